@@ -1,0 +1,271 @@
+//! The typed configuration: what the keys of `proxy.toml` mean (contract, section 8).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use globset::GlobMatcher;
+use secrecy::SecretString;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Main listener.
+    pub listen: SocketAddr,
+    /// Admin listener.
+    pub admin_listen: SocketAddr,
+    /// Where the store and its key live.
+    pub data_dir: PathBuf,
+    /// Which store.
+    pub store: StoreKind,
+    /// How long results are kept after a request ended.
+    pub retention: Duration,
+    /// The provider of `/v1/…`.
+    pub default_provider: String,
+    /// Listen beyond loopback although anybody can call.
+    pub allow_unauthenticated: bool,
+    /// By name; the name is also the path prefix (`/groq/v1/…`).
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// `[deferral]`
+    pub deferral: DeferralConfig,
+    /// `[batching]`
+    pub batching: BatchingConfig,
+    /// `[hold]`
+    pub hold: HoldConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
+    /// `[shutdown]`
+    pub shutdown: ShutdownConfig,
+    /// `[upstream]`
+    pub upstream: UpstreamConfig,
+    /// `[cors]`
+    pub cors: CorsConfig,
+    /// `[admin]`
+    pub admin: AdminConfig,
+    /// `[tls]`; none: plain TCP.
+    pub tls: Option<TlsConfig>,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[[client_keys]]`; empty: callers use the provider's own key.
+    pub client_keys: Vec<ClientKey>,
+}
+
+/// Which store keeps the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// SQLite in `data_dir`: survives everything.
+    Sqlite,
+    /// Memory only: everything is lost with the process.
+    Memory,
+}
+
+/// Which API a provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProviderKind {
+    /// OpenAI's Files and Batches.
+    OpenAi,
+}
+
+/// One provider. Limits that are `None` are the kind's own (capability table).
+#[derive(Clone, Debug)]
+pub struct ProviderConfig {
+    /// Its name and path prefix.
+    pub name: String,
+    /// Its API.
+    pub kind: ProviderKind,
+    /// With the `/v1` at its end, without a trailing slash.
+    pub base_url: http::Uri,
+    /// nightbus's own key for it, and the environment variable it came from. None: the caller's credential.
+    pub api_key: Option<ProviderKey>,
+    /// Requests per batch file.
+    pub max_requests: Option<u32>,
+    /// Bytes per batch file.
+    pub max_bytes: Option<u64>,
+    /// Enqueued prompt tokens per model.
+    pub in_flight_tokens: Option<u64>,
+    /// Endpoints that can be batched, such as `/v1/chat/completions`.
+    pub endpoints: Option<Vec<String>>,
+}
+
+/// A provider's key, held by nightbus.
+#[derive(Clone, Debug)]
+pub struct ProviderKey {
+    /// The environment variable (`api_key_env`).
+    pub env: String,
+    /// Its value at start.
+    pub value: SecretString,
+}
+
+/// What happens to calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeferralMode {
+    /// Marked calls are deferred.
+    On,
+    /// Everything passes through live.
+    Off,
+}
+
+/// How a request is in the end served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// The provider's Batch API.
+    Batch,
+    /// A live call with `service_tier: "flex"`.
+    Flex,
+    /// The live call at full price.
+    Sync,
+}
+
+/// `[deferral]`
+#[derive(Clone, Debug)]
+pub struct DeferralConfig {
+    /// On or off.
+    pub mode: DeferralMode,
+    /// Whether a call that nothing marks is deferred.
+    pub default: bool,
+    /// For requests that batch cannot serve, in this order; empty: none.
+    pub fallback: Vec<Service>,
+    /// First match decides.
+    pub rules: Vec<DeferralRule>,
+}
+
+/// One `[[deferral.rules]]`: all given conditions must hold.
+#[derive(Clone, Debug)]
+pub struct DeferralRule {
+    /// On the body's `model`.
+    pub model: Option<GlobMatcher>,
+    /// On the path as the client sent it.
+    pub path: Option<GlobMatcher>,
+    /// On the `User-Agent` header.
+    pub user_agent: Option<GlobMatcher>,
+    /// On `x-nightbus-tag`.
+    pub tag: Option<String>,
+    /// On the name of the client key.
+    pub key: Option<String>,
+    /// The decision.
+    pub defer: bool,
+}
+
+/// `[batching]`
+#[derive(Clone, Debug)]
+pub struct BatchingConfig {
+    /// A lane is flushed when nothing arrived for this long.
+    pub idle: Duration,
+    /// … or its oldest request is this old.
+    pub max_age: Duration,
+    /// How often one request may ride.
+    pub max_attempts: u32,
+    /// Upper bound between two polls of one batch.
+    pub poll: Duration,
+    /// Below the provider's own limit.
+    pub max_requests: Option<u32>,
+    /// Below the provider's own limit.
+    pub max_bytes: Option<u64>,
+    /// Below the provider's own limit.
+    pub in_flight_tokens: Option<u64>,
+}
+
+/// `[hold]`
+#[derive(Clone, Debug)]
+pub struct HoldConfig {
+    /// When the `200` of a held call goes out.
+    pub commit_after: Duration,
+    /// Between two signs of life.
+    pub heartbeat: Duration,
+    /// How long a queued request without a waiter is kept.
+    pub orphan_grace: Duration,
+    /// Send `102 Processing` to clients known to read past it.
+    pub interim_102: bool,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct LimitsConfig {
+    /// Largest body of a deferred call.
+    pub max_body_bytes: u64,
+    /// Requests that may wait at once.
+    pub max_queued_requests: u64,
+    /// Connections that may wait at once.
+    pub max_held_connections: u64,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug)]
+pub struct ShutdownConfig {
+    /// How long a stop waits for what finishes by itself.
+    pub grace: Duration,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// To a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// From the request to the response head. Live calls of large models take minutes.
+    pub first_byte_timeout: Duration,
+    /// Between two frames of a body.
+    pub idle_timeout: Duration,
+    /// Which certificates are trusted.
+    pub tls_roots: TlsRoots,
+}
+
+/// Which certificate authorities are trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsRoots {
+    /// The system's if there are any, else the bundled ones.
+    Auto,
+    /// The system's (honours `SSL_CERT_FILE`).
+    System,
+    /// Mozilla's list, built in.
+    Bundled,
+    /// A PEM file.
+    File(PathBuf),
+}
+
+/// `[cors]`
+#[derive(Clone, Debug)]
+pub struct CorsConfig {
+    /// Origins of web pages that may call the main listener.
+    pub allow_origins: Vec<String>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// Needed on every admin call when set.
+    pub token: Option<SecretString>,
+    /// `Host` values accepted beside loopback ones.
+    pub allowed_hosts: Vec<String>,
+    /// Whether the dashboard may show bodies.
+    pub show_bodies: bool,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    /// PEM chain.
+    pub cert: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// `text` or `json`.
+    pub json: bool,
+    /// An `env_filter` directive such as `info` or `nightbus=debug`.
+    pub level: String,
+}
+
+/// One `[[client_keys]]`.
+#[derive(Clone, Debug)]
+pub struct ClientKey {
+    /// For rules and the ledger.
+    pub name: String,
+    /// What the caller sends as its API key.
+    pub key: SecretString,
+    /// Providers it may use; none: all.
+    pub providers: Option<Vec<String>>,
+}

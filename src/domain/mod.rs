@@ -1,0 +1,4 @@
+//! Pure rules: ids, state machines, lanes, time, money. No I/O, no async; the only clock is [`clock::SystemClock`].
+
+pub mod clock;
+pub mod ids;

@@ -1,0 +1,3 @@
+//! The `nightbus` binary.
+
+fn main() {}

@@ -1,0 +1,175 @@
+//! nightbus's own errors: a status, a stable code, and what to do next. `intake::respond` turns them into responses.
+
+use serde::Serialize;
+
+/// One of the errors of nightbus's own (the provider's errors are passed on as they are).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable code for programs.
+    pub code: &'static str,
+    /// What happened and what to do, for people.
+    pub message: String,
+    /// The header or body field at fault.
+    pub param: Option<String>,
+    /// `Retry-After` in seconds; never above 60, clients mishandle more (providers.md, section 6.1).
+    pub retry_after: Option<u32>,
+}
+
+impl ApiError {
+    fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+        }
+    }
+
+    fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds.clamp(1, 60));
+        self
+    }
+
+    /// Names the header or body field at fault.
+    #[must_use]
+    pub fn about(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// 400: the call cannot be understood.
+    pub fn invalid_request(message: impl Into<String>) -> Self {
+        Self::new(400, "invalid_request", message)
+    }
+
+    /// 401: no client key, or not one of the configured ones.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(401, "unauthorized", message)
+    }
+
+    /// 403: a web page of another origin.
+    pub fn forbidden_origin(message: impl Into<String>) -> Self {
+        Self::new(403, "forbidden_origin", message)
+    }
+
+    /// 404: no such thing, or not this caller's.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(404, "not_found", message)
+    }
+
+    /// 409: the request is in a provider batch already.
+    pub fn already_submitted(message: impl Into<String>) -> Self {
+        Self::new(409, "already_submitted", message)
+    }
+
+    /// 410: the request was cancelled.
+    pub fn cancelled(message: impl Into<String>) -> Self {
+        Self::new(410, "cancelled", message)
+    }
+
+    /// 413: larger than nightbus or the provider's batch file takes.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(413, "too_large", message)
+    }
+
+    /// 422: the idempotency key was used for another body.
+    pub fn idempotency_mismatch(message: impl Into<String>) -> Self {
+        Self::new(422, "idempotency_mismatch", message)
+    }
+
+    /// 429: as many requests, bytes or connections are waiting as the configuration allows.
+    pub fn queue_full(message: impl Into<String>) -> Self {
+        Self::new(429, "queue_full", message).retry_after(30)
+    }
+
+    /// 502: the batch gave no answer for this request.
+    pub fn batch_failed(message: impl Into<String>) -> Self {
+        Self::new(502, "batch_failed", message)
+    }
+
+    /// 502: the provider cannot be reached.
+    pub fn upstream_unreachable(message: impl Into<String>) -> Self {
+        Self::new(502, "upstream_unreachable", message)
+    }
+
+    /// 503: nightbus is stopping or cannot store anything now.
+    pub fn shutting_down(message: impl Into<String>) -> Self {
+        Self::new(503, "shutting_down", message).retry_after(10)
+    }
+
+    /// 503: what was accepted could not be made durable; nothing was bought.
+    pub fn store_unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "store_unavailable", message).retry_after(30)
+    }
+
+    /// 504: the deadline passed.
+    pub fn deadline_exceeded(message: impl Into<String>) -> Self {
+        Self::new(504, "deadline_exceeded", message)
+    }
+
+    /// 500: a fault of nightbus's own.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(500, "internal_error", message)
+    }
+
+    /// Whether the same call, sent again by an SDK at once, could fare better (`x-should-retry`).
+    pub const fn should_retry(&self) -> bool {
+        matches!(
+            (self.status, self.code.as_bytes()),
+            (429 | 503, _) | (502, b"upstream_unreachable") | (500, _)
+        )
+    }
+
+    /// The body in OpenAI's envelope (providers.md, section 1.15): all four keys, type `nightbus_error`.
+    pub fn openai_body(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            error: Inner<'a>,
+        }
+        #[derive(Serialize)]
+        struct Inner<'a> {
+            message: &'a str,
+            r#type: &'static str,
+            param: Option<&'a str>,
+            code: &'static str,
+        }
+        let envelope = Envelope {
+            error: Inner {
+                message: &self.message,
+                r#type: "nightbus_error",
+                param: self.param.as_deref(),
+                code: self.code,
+            },
+        };
+        serde_json::to_vec(&envelope).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envelope_has_all_four_keys() {
+        let body = ApiError::invalid_request("no model: add \"model\"")
+            .about("model")
+            .openai_body();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"error": {"message": "no model: add \"model\"", "type": "nightbus_error",
+                "param": "model", "code": "invalid_request"}})
+        );
+    }
+
+    #[test]
+    fn retry_after_is_never_above_sixty() {
+        assert_eq!(
+            ApiError::new(503, "x", "y").retry_after(3600).retry_after,
+            Some(60)
+        );
+    }
+}
