@@ -89,9 +89,7 @@ pub struct IdSource {
 impl IdSource {
     /// A source whose ids all come after `last_sequence` (the largest one already stored, or 0).
     pub fn after(last_sequence: i64) -> Self {
-        Self {
-            last: AtomicI64::new(last_sequence),
-        }
+        Self { last: AtomicI64::new(last_sequence) }
     }
 
     /// The next request id. `random` fills the rest of the id and must be unguessable.
@@ -108,9 +106,7 @@ impl IdSource {
         let at_least = now.0.div_euclid(1_000).clamp(0, (1 << 47) - 1) << COUNTER_BITS;
         let previous = self
             .last
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-                Some(at_least.max(last.saturating_add(1)))
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(at_least.max(last.saturating_add(1))))
             .unwrap_or_default();
         compose(at_least.max(previous.saturating_add(1)), random)
     }
@@ -156,10 +152,7 @@ mod tests {
         let uuid = Uuid::from_bytes(*id.as_bytes());
         assert_eq!(uuid.get_version_num(), 7);
         assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
-        assert_eq!(
-            uuid.get_timestamp().map(|t| t.to_unix().0),
-            Some(1_795_420_800)
-        );
+        assert_eq!(uuid.get_timestamp().map(|t| t.to_unix().0), Some(1_795_420_800));
     }
 
     #[test]

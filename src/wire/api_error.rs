@@ -19,13 +19,7 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            param: None,
-            retry_after: None,
-        }
+        Self { status, code, message: message.into(), param: None, retry_after: None }
     }
 
     fn retry_after(mut self, seconds: u32) -> Self {
@@ -117,10 +111,7 @@ impl ApiError {
 
     /// Whether the same call, sent again by an SDK at once, could fare better (`x-should-retry`).
     pub const fn should_retry(&self) -> bool {
-        matches!(
-            (self.status, self.code.as_bytes()),
-            (429 | 503, _) | (502, b"upstream_unreachable") | (500, _)
-        )
+        matches!((self.status, self.code.as_bytes()), (429 | 503, _) | (502, b"upstream_unreachable") | (500, _))
     }
 
     /// The body in OpenAI's envelope (providers.md, section 1.15): all four keys, type `nightbus_error`.
@@ -154,9 +145,7 @@ mod tests {
 
     #[test]
     fn envelope_has_all_four_keys() {
-        let body = ApiError::invalid_request("no model: add \"model\"")
-            .about("model")
-            .openai_body();
+        let body = ApiError::invalid_request("no model: add \"model\"").about("model").openai_body();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             value,
@@ -167,9 +156,6 @@ mod tests {
 
     #[test]
     fn retry_after_is_never_above_sixty() {
-        assert_eq!(
-            ApiError::new(503, "x", "y").retry_after(3600).retry_after,
-            Some(60)
-        );
+        assert_eq!(ApiError::new(503, "x", "y").retry_after(3600).retry_after, Some(60));
     }
 }
