@@ -1,4 +1,7 @@
 //! Pure rules: ids, state machines, lanes, time, money. No I/O, no async; the only clock is [`clock::SystemClock`].
 
+pub mod batch;
 pub mod clock;
 pub mod ids;
+pub mod lane;
+pub mod request;
