@@ -1,5 +1,6 @@
 //! Pure rules: ids, state machines, lanes, time, money. No I/O, no async; the only clock is [`clock::SystemClock`].
 
+pub mod backoff;
 pub mod batch;
 pub mod clock;
 pub mod ids;
