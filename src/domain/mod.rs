@@ -2,3 +2,7 @@
 
 pub mod clock;
 pub mod ids;
+pub mod money;
+pub mod pricing;
+pub mod service;
+pub mod usage;
