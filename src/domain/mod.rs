@@ -6,3 +6,7 @@ pub mod clock;
 pub mod ids;
 pub mod lane;
 pub mod request;
+pub mod money;
+pub mod pricing;
+pub mod service;
+pub mod usage;
