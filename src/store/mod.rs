@@ -8,6 +8,14 @@
 //!
 //! Called by `intake` (accept, look up, cancel, list), `engine` (everything else) and `admin` (listings).
 
+mod files;
+mod keys;
+pub mod memory;
+pub mod observer;
+mod open;
+mod rules;
+mod seal;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +28,9 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
+
+pub use crate::store::observer::{CommitObserver, SharedObserver, no_observer};
+pub use crate::store::open::{in_memory, open};
 
 /// What a store method returns.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -323,7 +334,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Requests that are queued, submitted, or ended but not delivered, oldest first: what a restart needs. `after` exclusive, at most `limit`.
     fn unfinished(&self, after: Option<RequestId>, limit: usize) -> StoreFuture<'_, Vec<RequestRecord>>;
 
-    /// Deletes at most `limit` requests that ended before `before`, and ended batches none of whose lines is left. Returns how many requests.
+    /// Deletes at most `limit` requests that ended before `before`, the oldest ends first, and ended batches created before it none of
+    /// whose lines is left. Returns how many requests.
     fn expire(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize>;
 
     /// The largest sequence number ever stored, or 0.
