@@ -16,22 +16,23 @@ use http::uri::Authority;
 use http::{HeaderName, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::Config;
+use crate::config::AdminConfig;
 use crate::wire::api_error::ApiError;
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets `parts` pass or says why not. `open`: the route needs no token (health checks).
+/// Lets `parts` pass or says why not. `own`: the configured address of the listener. `open`: the route needs no token
+/// (health checks).
 ///
 /// # Errors
 /// 403 `forbidden_origin` or 401 `unauthorized`.
-pub(super) fn check(parts: &Parts, config: &Config, open: bool) -> Result<(), ApiError> {
+pub(super) fn check(parts: &Parts, admin: &AdminConfig, own: IpAddr, open: bool) -> Result<(), ApiError> {
     let host = host_of(parts).ok_or_else(|| {
         ApiError::forbidden_origin("The request names no valid Host. Call the admin listener by its address.")
     })?;
-    check_host(&host, config)?;
+    check_host(&host, admin, own)?;
     check_origin(parts, &host)?;
-    match &config.admin.token {
+    match &admin.token {
         Some(token) if !open => check_token(parts, token),
         _ => Ok(()),
     }
@@ -49,16 +50,14 @@ fn host_of(parts: &Parts) -> Option<Authority> {
 }
 
 /// DNS rebinding sends a name that its owner points here; an address, or a name from the configuration, cannot be that.
-fn check_host(host: &Authority, config: &Config) -> Result<(), ApiError> {
+fn check_host(host: &Authority, admin: &AdminConfig, own: IpAddr) -> Result<(), ApiError> {
     let name = host.host();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-    let own = config.admin_listen.ip();
     let is_ours = name.eq_ignore_ascii_case("localhost")
         || address.is_some_and(|address| {
             address.to_canonical().is_loopback() || (!own.is_unspecified() && address.to_canonical() == own)
         })
-        || config
-            .admin
+        || admin
             .allowed_hosts
             .iter()
             .any(|allowed| allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host.as_str()));
@@ -119,3 +118,6 @@ fn credential(header: &str) -> Option<Vec<u8>> {
     let colon = pair.iter().position(|byte| *byte == b':')?;
     pair.get(colon + 1..).map(<[u8]>::to_vec)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use crate::wire::api_error::ApiError;
 pub(super) async fn answer(state: &AdminState, parts: &Parts) -> Response<Body> {
     let path = parts.uri.path();
     let open = matches!(path, "/healthz" | "/readyz");
-    let reply = match guard::check(parts, &state.config, open) {
+    let reply = match guard::check(parts, &state.config.admin, state.config.admin_listen.ip(), open) {
         Ok(()) => route(state, parts, path).await,
         Err(refused) => {
             state.telemetry.request_refused(refused.code);
