@@ -43,13 +43,16 @@ impl AdminClient {
     /// # Errors
     /// A URL that is none, or not `http://`.
     pub(super) fn new(args: &AdminArgs) -> Result<Self, UsageError> {
-        let given = args.admin.trim_end_matches('/');
+        let given = args.admin.trim();
         let base = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
-        let valid = base.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+        let valid = base.parse::<Uri>().is_ok_and(|uri| {
+            uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none()
+        });
         if !valid {
             let message = format!("{given:?} is not the URL of an admin listener: write http://HOST:PORT");
             return Err(UsageError(message));
         }
+        let base = base.trim_end_matches('/').to_owned();
         Ok(Self { http: HttpClient::new(), base, token: args.token.clone().filter(|token| !token.is_empty()) })
     }
 

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn small_amounts_keep_their_digits() {
-        assert_eq!((usd(0.0), usd(0.001_234_5), usd(12.5)), ("$0.0000".into(), "$0.001235".into(), "$12.5000".into()));
+        assert_eq!((usd(0.0), usd(0.001_25), usd(12.5)), ("$0.0000".into(), "$0.001250".into(), "$12.5000".into()));
     }
 
     #[test]
