@@ -15,7 +15,8 @@ mod tests {
 
     #[test]
     fn doubles_up_to_the_bound_and_jitter_only_shortens() {
-        let at = |attempt, jitter| backoff(attempt, Duration::from_secs(1), Duration::from_secs(60), jitter).as_secs_f64();
+        let at =
+            |attempt, jitter| backoff(attempt, Duration::from_secs(1), Duration::from_secs(60), jitter).as_secs_f64();
         assert_eq!([at(0, 0.0), at(1, 0.0), at(5, 0.0), at(6, 0.0), at(u32::MAX, 0.0)], [1.0, 2.0, 32.0, 60.0, 60.0]);
         assert_eq!(at(2, 1.0), 3.0);
     }
