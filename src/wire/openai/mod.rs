@@ -1,1 +1,5 @@
 //! OpenAI's formats.
+
+pub mod replay;
+pub mod sse;
+pub mod usage;
