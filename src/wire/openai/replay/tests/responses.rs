@@ -165,7 +165,7 @@ fn rebuild(events: &[Value]) -> Value {
             }
             "reasoning_summary_part.added" => output[at]["summary"].as_array_mut().unwrap().push(event["part"].clone()),
             "output_text.delta" | "reasoning_text.delta" => {
-                append(&mut output[at]["content"][nth("content_index")]["text"], event)
+                append(&mut output[at]["content"][nth("content_index")]["text"], event);
             }
             "refusal.delta" => append(&mut output[at]["content"][nth("content_index")]["refusal"], event),
             "reasoning_summary_text.delta" => append(&mut output[at]["summary"][nth("summary_index")]["text"], event),
