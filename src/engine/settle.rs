@@ -11,6 +11,7 @@ use crate::domain::batch::BatchEvent;
 use crate::domain::ids::RequestId;
 use crate::domain::request::RequestState;
 use crate::engine::context::Context;
+use crate::engine::outcome::finish_of;
 use crate::engine::plan::Queued;
 use crate::engine::run::{StepError, give_back};
 use crate::engine::submit::record;
@@ -19,6 +20,7 @@ use crate::store::{BatchRecord, Finish, OutcomeSummary, ProviderBatch, RequestRe
 use crate::upstream::provider::ProviderError;
 use crate::wire::openai::batch::{BatchFault, BatchObject};
 use crate::wire::openai::batch_file::line_length;
+use crate::wire::openai::output_line::LineOutcome;
 
 /// Requests are ended and queued again in groups, so that a large batch does not become one large transaction.
 const GROUP: usize = 1_000;
@@ -188,6 +190,29 @@ pub(crate) async fn requeue_or_refuse(
         let spent: Vec<RequestId> = spent.iter().map(|record| record.request.id).collect();
         tally.failed += refuse(context, batch, &spent, refusal).await?;
         tally.requeued += requeue(context, batch, again, why, None).await?;
+    }
+    Ok(tally)
+}
+
+/// Lines whose own outcome may be tried again: back into the queue while they have attempts left; else that outcome
+/// is their answer.
+pub(crate) async fn try_again(
+    context: &Context,
+    batch: &BatchRecord,
+    lines: Vec<(RequestId, LineOutcome)>,
+) -> Result<Tally, StepError> {
+    let mut tally = Tally::default();
+    for group in lines.chunks(GROUP) {
+        let records = context.store.records(group.iter().map(|(id, _)| *id).collect()).await?;
+        let (again, spent): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
+        let outcomes: HashMap<RequestId, &LineOutcome> = group.iter().map(|(id, outcome)| (*id, outcome)).collect();
+        let spent = spent.iter().filter_map(|record| {
+            let id = record.request.id;
+            outcomes.get(&id).map(|outcome| finish_of(context, batch, id, (*outcome).clone()))
+        });
+        tally.answered += finish(context, batch, spent.collect()).await?;
+        tally.requeued += requeue(context, batch, again, "line_failed", None).await?;
     }
     Ok(tally)
 }
