@@ -23,6 +23,9 @@ pub(super) fn client_keys(
     let mut keys: Vec<ClientKey> = Vec::new();
     let mut needed = BTreeMap::new();
     for entry in tree.entries_of(&KeyPath::of("client_keys")) {
+        if tree.is_broken(&entry) {
+            continue;
+        }
         let name = client_name(tree, &entry, &keys);
         let key = client_secret(tree, environment, &entry);
         if let Some(twin) = keys.iter().find(|other| !key.is_empty() && other.key.expose_secret() == key) {
@@ -193,7 +196,9 @@ pub(super) fn check_listeners(tree: &mut Tree, config: &Config) {
         );
     }
     if overlap(config.listen, config.admin_listen) {
-        tree.mistake(&admin_listen, format!("{} is taken by listen ({})", config.admin_listen, config.listen));
+        let message = format!("listen ({}) and admin_listen ({}) must differ", config.listen, config.admin_listen);
+        let given = if tree.is_given(&admin_listen) { &admin_listen } else { &listen };
+        tree.mistake(given, message);
     }
 }
 

@@ -67,6 +67,11 @@ impl Tree {
         self.mistakes
     }
 
+    /// Whether something was given here that is of the wrong type.
+    pub(super) fn is_broken(&self, path: &KeyPath) -> bool {
+        self.broken.contains(path)
+    }
+
     /// Whether any layer gave this value, rightly or wrongly.
     pub(super) fn is_given(&self, path: &KeyPath) -> bool {
         self.values.contains_key(path) || self.broken.contains(path)
@@ -124,11 +129,10 @@ impl Tree {
     }
 
     fn origin(&self, path: &KeyPath) -> Origin {
-        let own = self.values.get(path).map(|(_, origin)| origin);
-        own.or_else(|| self.tables.get(path))
-            .or_else(|| self.tables.get(&path.parent()))
-            .cloned()
-            .unwrap_or(Origin::Default)
+        let own = self.values.get(path).map(|(_, origin)| origin).or_else(|| self.tables.get(path));
+        let below =
+            || self.values.iter().find(|(key, _)| key.step_below(path).is_some()).map(|(_, (_, origin))| origin);
+        own.or_else(below).or_else(|| self.tables.get(&path.parent())).cloned().unwrap_or(Origin::Default)
     }
 
     /// The value of a key: as given, else its default.
