@@ -49,6 +49,14 @@ pub struct Config {
     pub log: LogConfig,
     /// `[[client_keys]]`; empty: callers use the provider's own key.
     pub client_keys: Vec<ClientKey>,
+    /// What seals the store in place of the key file in `data_dir` (`NIGHTBUS_MASTER_KEY`), as it was given.
+    pub master_key: Option<SecretString>,
+    /// `[flight]`; nothing reads it in this version.
+    pub flight: FlightConfig,
+    /// `[budget]`; nothing reads it in this version.
+    pub budget: BudgetConfig,
+    /// `[callbacks]`; nothing reads it in this version.
+    pub callbacks: CallbacksConfig,
 }
 
 /// Which store keeps the requests.
@@ -84,6 +92,8 @@ pub struct ProviderConfig {
     pub max_bytes: Option<u64>,
     /// Enqueued prompt tokens per model.
     pub in_flight_tokens: Option<u64>,
+    /// Batches created in one hour.
+    pub batches_per_hour: Option<u32>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
 }
@@ -259,4 +269,35 @@ pub struct ClientKey {
     pub key: SecretString,
     /// Providers it may use; none: all.
     pub providers: Option<Vec<String>>,
+}
+
+/// `[flight]`: test flights of new templates. Always the defaults in this version, but for `enabled`.
+#[derive(Clone, Debug)]
+pub struct FlightConfig {
+    /// Fly at all.
+    pub enabled: bool,
+    /// From this many queued requests of a template.
+    pub min_requests: u32,
+    /// How many fly.
+    pub size: u32,
+    /// When grounded requests fail.
+    pub ground_timeout: Duration,
+}
+
+/// `[budget]`: always the defaults in this version.
+#[derive(Clone, Debug)]
+pub struct BudgetConfig {
+    /// US dollars in a day; none: no limit.
+    pub daily_usd: Option<f64>,
+}
+
+/// `[callbacks]`: always the defaults in this version.
+#[derive(Clone, Debug)]
+pub struct CallbacksConfig {
+    /// Signs webhooks.
+    pub secret: Option<SecretString>,
+    /// Private addresses may be called.
+    pub allow_private: bool,
+    /// These may be called although they are private.
+    pub allow: Vec<String>,
 }

@@ -1,0 +1,29 @@
+//! The keys of `proxy.toml`, section by section: data only. `schema` says what the fields mean.
+
+mod calls;
+mod later;
+mod service;
+
+use super::schema::Section;
+
+/// Every section, in documented order.
+pub(in crate::config) const SECTIONS: &[Section] = &[
+    service::TOP,
+    calls::PROVIDERS,
+    calls::DEFERRAL,
+    calls::RULES,
+    calls::BATCHING,
+    calls::HOLD,
+    calls::LIMITS,
+    service::SHUTDOWN,
+    calls::UPSTREAM,
+    service::CLIENT_KEYS,
+    service::CORS,
+    service::ADMIN,
+    service::TLS,
+    service::LOG,
+    later::FLIGHT,
+    later::BUDGET,
+    later::CALLBACKS,
+    later::ROUTES,
+];

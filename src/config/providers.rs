@@ -1,0 +1,144 @@
+//! `[providers.NAME]`: names, addresses, and the keys that nightbus holds for them.
+
+use std::collections::BTreeMap;
+
+use http::Uri;
+
+use super::build::secret;
+use super::layers::Environment;
+use super::path::KeyPath;
+use super::tree::Tree;
+use super::types::{ProviderConfig, ProviderKey, ProviderKind};
+use super::value::quoted;
+use super::{schema, suggest};
+
+/// The provider that is always there.
+const BUILT_IN: &str = "openai";
+/// providers.md, section 1.1.
+const BUILT_IN_URL: &str = "https://api.openai.com/v1";
+
+/// All providers, `openai` included.
+pub(super) fn providers(tree: &mut Tree, environment: &Environment) -> BTreeMap<String, ProviderConfig> {
+    let root = KeyPath::of("providers");
+    let mut names = tree.names_below(&root);
+    names.insert(BUILT_IN.to_owned());
+    let mut providers = BTreeMap::new();
+    for name in names {
+        let path = root.child(&name);
+        check_name(tree, &path, &name);
+        let config = provider(tree, environment, &path, &name);
+        providers.insert(name, config);
+    }
+    providers
+}
+
+/// The name of the provider of `/v1/…`.
+pub(super) fn default_provider(tree: &mut Tree, providers: &BTreeMap<String, ProviderConfig>) -> String {
+    let path = KeyPath::of("default_provider");
+    let name = tree.text(&path).unwrap_or_default();
+    unknown_provider(tree, &path, &name, providers);
+    name
+}
+
+/// Reports a name that no provider has.
+pub(super) fn unknown_provider(
+    tree: &mut Tree,
+    path: &KeyPath,
+    name: &str,
+    providers: &BTreeMap<String, ProviderConfig>,
+) {
+    if !providers.contains_key(name) {
+        let names: Vec<&str> = providers.keys().map(String::as_str).collect();
+        let hint = match suggest::nearest(name, &names) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("there are: {}", names.join(", ")),
+        };
+        tree.missing(path, format!("no provider is called {}; {hint}", quoted(name)));
+    }
+}
+
+/// The value of the environment variable that `path` names. It must be there, and must fit into a header.
+pub(super) fn from_environment(tree: &mut Tree, environment: &Environment, path: &KeyPath) -> Option<ProviderKey> {
+    let variable = tree.text(path)?;
+    let looks_like_a_name = !variable.starts_with(|c: char| c.is_ascii_digit())
+        && variable.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let value = environment.get(&variable).map_or("", String::as_str);
+    // Who pastes the key itself here must not find it in the log; a variable that is set is one.
+    let shown = if looks_like_a_name || environment.contains_key(&variable) { variable.as_str() } else { "" };
+    let problem = match (shown, value) {
+        ("", _) => "must be the name of an environment variable that is set; what it says now is no such name and is \
+                    not repeated here, since it may be a key"
+            .to_owned(),
+        (name, "") => format!("the environment variable {name} is not set, or empty"),
+        (name, value) if !is_token(value) => {
+            format!("the environment variable {name} holds blanks, line breaks or other characters that no key has")
+        }
+        _ => return Some(ProviderKey { env: variable.clone(), value: secret(value) }),
+    };
+    tree.mistake(path, problem);
+    None
+}
+
+/// Whether a text can be sent as a bearer token: visible ASCII.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn check_name(tree: &mut Tree, path: &KeyPath, name: &str) {
+    let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if !name.bytes().next().is_some_and(valid) || !name.bytes().all(|byte| valid(byte) || byte == b'-' || byte == b'_')
+    {
+        tree.mistake(path, "a provider's name is made of lower-case letters, digits, \"-\" and \"_\", and begins with a letter or digit");
+    } else if schema::RESERVED_PROVIDER_NAMES.contains(&name) {
+        tree.mistake(path, format!("no provider can be called \"{name}\": /{name}/… is a path of nightbus's own"));
+    }
+}
+
+fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &str) -> ProviderConfig {
+    ProviderConfig {
+        name: name.to_owned(),
+        kind: ProviderKind::OpenAi,
+        base_url: base_url(tree, path, name),
+        api_key: from_environment(tree, environment, &path.child("api_key_env")),
+        max_requests: tree.small(&path.child("max_requests")),
+        max_bytes: tree.integer(&path.child("max_bytes")),
+        in_flight_tokens: tree.integer(&path.child("in_flight_tokens")),
+        batches_per_hour: tree.small(&path.child("batches_per_hour")),
+        endpoints: tree.texts(&path.child("endpoints")),
+    }
+}
+
+fn base_url(tree: &mut Tree, provider: &KeyPath, name: &str) -> Uri {
+    let path = provider.child("base_url");
+    let stand_in = Uri::from_static(BUILT_IN_URL);
+    let Some(text) = tree.text(&path) else {
+        if name != BUILT_IN {
+            tree.missing(&path, "is required: the URL where the provider's API begins, with its /v1");
+        }
+        return stand_in;
+    };
+    match parse_base_url(&text) {
+        Ok(url) => url,
+        Err(problem) => {
+            tree.mistake(&path, problem);
+            stand_in
+        }
+    }
+}
+
+/// The text is not repeated in the refusal: it may hold a password or a key.
+fn parse_base_url(text: &str) -> Result<Uri, &'static str> {
+    const EXPECTED: &str = "expected a URL such as \"https://api.openai.com/v1\"";
+    if text.contains(['?', '#']) {
+        return Err("must not have a query or fragment: a URL such as \"https://api.openai.com/v1\"");
+    }
+    let url: Uri = text.trim().trim_end_matches('/').parse().map_err(|_error| EXPECTED)?;
+    match (url.scheme_str(), url.authority()) {
+        (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
+            Err("must not have a user name or password in it; keys come from api_key_env or the caller")
+        }
+        (Some("http" | "https"), Some(authority)) if !authority.host().is_empty() => Ok(url),
+        (Some(_), _) => Err("must begin with https:// or http://"),
+        (None, _) => Err(EXPECTED),
+    }
+}
