@@ -1,0 +1,177 @@
+//! One accepted connection, from TLS to its last response.
+//!
+//! Invariants: an HTTP/1.1 connection costs one task and about as much memory as one read buffer; a handler that
+//! panics costs its caller a 500 and nobody else anything; a stop lets the current response finish and no more.
+//! Called by `intake::listener`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::body::Body;
+use crate::intake::listener::ConnectionInfo;
+use crate::intake::respond::error_response;
+use crate::intake::sniff::{Protocol, Rewound, protocol_of};
+use crate::tasks::Tasks;
+use crate::wire::api_error::ApiError;
+
+/// From the connection, or the last response, to the end of the next request head. Longer than the time for which
+/// common clients keep idle connections (Go: 90 s), so that it is they who close.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// A TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest request head, and what is buffered of a body in each direction.
+const MAX_BUFFER: usize = 64 * 1024;
+/// Calls that one HTTP/2 connection may hold.
+const MAX_STREAMS: u32 = 1_000;
+/// Finds dead HTTP/2 clients whose calls are held.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// The settings of both protocols, made once per listener.
+pub(super) struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<StreamExecutor>,
+}
+
+impl Protocols {
+    pub(super) fn new(tasks: &Tasks) -> Self {
+        let mut http1 = http1::Builder::new();
+        // A date that the provider did not send would be a difference; those that it sent are passed on.
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_BUFFER)
+            .auto_date_header(false);
+        let mut http2 = http2::Builder::new(StreamExecutor(tasks.clone()));
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buf_size(MAX_BUFFER)
+            .keep_alive_interval(PING_EVERY)
+            .auto_date_header(false);
+        Self { http1, http2 }
+    }
+}
+
+/// What a connection needs from its listener.
+pub(super) struct ConnectionContext<S> {
+    pub(super) service: S,
+    pub(super) info: ConnectionInfo,
+    pub(super) protocols: Arc<Protocols>,
+    pub(super) tasks: Tasks,
+    pub(super) grace: Duration,
+}
+
+impl<S, F> ConnectionContext<S>
+where
+    S: Fn(Request<Incoming>, ConnectionInfo) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    /// Serves the connection to its end. What goes wrong on it concerns its client alone.
+    pub(super) async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+        let stop = self.tasks.stop_token().clone();
+        let Some(acceptor) = tls else {
+            let sniffed = tokio::select! {
+                sniffed = tokio::time::timeout(HEAD_TIMEOUT, protocol_of(stream)) => sniffed,
+                () = stop.cancelled() => return,
+            };
+            return match sniffed {
+                Ok(Ok((Protocol::Http1, io))) => Box::pin(self.http1(io)).await,
+                Ok(Ok((Protocol::Http2, io))) => Box::pin(self.http2(io)).await,
+                Ok(Err(_)) | Err(_) => {}
+            };
+        };
+        let handshake = tokio::select! {
+            handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(acceptor.accept(stream))) => handshake,
+            () = stop.cancelled() => return,
+        };
+        match handshake {
+            Ok(Ok(io)) if io.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Box::pin(self.http2(Rewound::untouched(io))).await;
+            }
+            Ok(Ok(io)) => Box::pin(self.http1(Rewound::untouched(io))).await,
+            Ok(Err(error)) => tracing::debug!(peer = %self.info.peer, %error, "a TLS handshake failed"),
+            Err(_elapsed) => tracing::debug!(peer = %self.info.peer, "a TLS handshake took too long"),
+        }
+    }
+
+    async fn http1<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {
+        let Self { service, info, protocols, tasks, grace } = self;
+        let stop = tasks.stop_token().clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(tasks.clone());
+            }
+            contained(service(request, info.clone()))
+        });
+        let connection = protocols.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
+        drop(protocols);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = stop.cancelled() => None,
+        };
+        if ended.is_none() {
+            connection.as_mut().graceful_shutdown();
+            // An error or a time-out: either way it ends here.
+            drop(tokio::time::timeout(grace, connection).await);
+        }
+    }
+
+    async fn http2<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {
+        let Self { service, info, protocols, tasks, grace } = self;
+        let stop = tasks.stop_token().clone();
+        let service = service_fn(move |request: Request<Incoming>| contained(service(request, info.clone())));
+        let mut connection = std::pin::pin!(protocols.http2.serve_connection(TokioIo::new(io), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = stop.cancelled() => None,
+        };
+        if ended.is_none() {
+            connection.as_mut().graceful_shutdown();
+            drop(tokio::time::timeout(grace, connection).await);
+        }
+    }
+}
+
+/// The handler's response, or a 500 when it panicked.
+fn contained<F>(handler: F) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send
+where
+    F: Future<Output = Response<Body>> + Send,
+{
+    AssertUnwindSafe(handler).catch_unwind().map(|outcome| Ok(outcome.unwrap_or_else(|_panic| after_panic())))
+}
+
+fn after_panic() -> Response<Body> {
+    // The panic's own text went to standard error by the process's panic hook. On HTTP/2 hyper drops `Connection`.
+    let mut response = error_response(&ApiError::internal("nightbus failed on this call; see its log"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Runs the streams of HTTP/2 connections as tasks that somebody owns.
+#[derive(Clone)]
+struct StreamExecutor(Tasks);
+
+impl<F> hyper::rt::Executor<F> for StreamExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(self.0.spawn("http2 stream", Box::pin(future)));
+    }
+}
