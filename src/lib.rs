@@ -11,6 +11,7 @@ pub mod app;
 pub mod body;
 pub mod cli;
 pub mod config;
+pub mod crash;
 pub mod domain;
 pub mod engine;
 pub mod intake;

@@ -106,16 +106,7 @@ pub enum DeferralMode {
     Off,
 }
 
-/// How a request is in the end served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Service {
-    /// The provider's Batch API.
-    Batch,
-    /// A live call with `service_tier: "flex"`.
-    Flex,
-    /// The live call at full price.
-    Sync,
-}
+pub use crate::domain::service::Service;
 
 /// `[deferral]`
 #[derive(Clone, Debug)]

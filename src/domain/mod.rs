@@ -1,4 +1,12 @@
 //! Pure rules: ids, state machines, lanes, time, money. No I/O, no async; the only clock is [`clock::SystemClock`].
 
+pub mod backoff;
+pub mod batch;
 pub mod clock;
 pub mod ids;
+pub mod lane;
+pub mod request;
+pub mod money;
+pub mod pricing;
+pub mod service;
+pub mod usage;

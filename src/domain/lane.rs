@@ -1,0 +1,110 @@
+//! Lanes: which requests may share one provider batch (contract, section 1).
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// An endpoint that can be deferred (contract, section 3; providers.md, section 1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// `chat/completions`
+    ChatCompletions,
+    /// `responses`
+    Responses,
+    /// `embeddings`
+    Embeddings,
+    /// `completions`
+    Completions,
+    /// `moderations`
+    Moderations,
+}
+
+impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::ChatCompletions, Self::Responses, Self::Embeddings, Self::Completions, Self::Moderations];
+
+    /// As it stands in a batch line: with `/v1`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/v1/chat/completions",
+            Self::Responses => "/v1/responses",
+            Self::Embeddings => "/v1/embeddings",
+            Self::Completions => "/v1/completions",
+            Self::Moderations => "/v1/moderations",
+        }
+    }
+
+    /// What comes after the base URL, such as `/chat/completions`.
+    pub fn relative(self) -> &'static str {
+        self.as_str().strip_prefix("/v1").unwrap_or_else(|| self.as_str())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|endpoint| endpoint.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is not an endpoint that can be batched"))
+    }
+}
+
+/// A keyed hash that stands for a secret or a body: equal inputs, equal fingerprints; nothing can be read back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.iter().take(6) {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Requests with equal keys may share a provider batch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// The provider's name in the configuration.
+    pub provider: Arc<str>,
+    /// The upstream credential with its organisation and project headers: another quota, another bill.
+    pub account: Fingerprint,
+    /// The endpoint: one per batch.
+    pub endpoint: Endpoint,
+    /// The model: one per file.
+    pub model: Arc<str>,
+    /// Requests whose deadlines are close share a class; 0 has no deadline.
+    pub deadline_class: i64,
+}
+
+impl fmt::Display for LaneKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}:{}:{}",
+            self.provider,
+            self.endpoint.relative().trim_start_matches('/'),
+            self.model,
+            self.account
+        )?;
+        if self.deadline_class != 0 {
+            write!(f, ":{}", self.deadline_class)?;
+        }
+        Ok(())
+    }
+}

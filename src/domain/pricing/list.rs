@@ -1,0 +1,138 @@
+//! Reads the price list's JSON into the table, and settles once, at load, what a missing column means.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Lanes, ModelPrice, PriceError, PriceTable, Rates};
+use crate::domain::money::Money;
+
+#[derive(Deserialize)]
+struct List<'a> {
+    schema: u32,
+    #[serde(borrow)]
+    as_of: &'a str,
+    #[serde(borrow)]
+    currency: &'a str,
+    #[serde(borrow)]
+    unit: &'a str,
+    models: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    provider: String,
+    model: String,
+    #[serde(flatten)]
+    prices: Columns,
+    #[serde(default)]
+    above_prompt_tokens: BTreeMap<String, Columns>,
+}
+
+/// USD per million tokens.
+#[derive(Deserialize, Default)]
+struct Columns {
+    input: Option<f64>,
+    cached_input: Option<f64>,
+    cache_write: Option<f64>,
+    output: Option<f64>,
+    batch_input: Option<f64>,
+    batch_cached_input: Option<f64>,
+    batch_cache_write: Option<f64>,
+    batch_output: Option<f64>,
+    flex_input: Option<f64>,
+    flex_cached_input: Option<f64>,
+    flex_output: Option<f64>,
+}
+
+/// The columns of one service, as listed.
+#[derive(Clone, Copy, Default)]
+struct Listed {
+    input: Option<Money>,
+    cached: Option<Money>,
+    cache_write: Option<Money>,
+    output: Option<Money>,
+}
+
+pub(super) fn read(json: &[u8]) -> Result<PriceTable, PriceError> {
+    let list: List<'_> = serde_json::from_slice(json)?;
+    if list.schema != 1 || list.currency != "USD" || list.unit != "per 1,000,000 tokens" {
+        return Err(PriceError::Form);
+    }
+    let mut table = PriceTable { as_of: list.as_of.into(), ..PriceTable::default() };
+    for row in list.models {
+        let Some(price) = model_price(&row) else {
+            return Err(PriceError::Number { provider: row.provider, model: row.model });
+        };
+        table.providers.entry(row.provider.into()).or_default().insert(row.model.into(), price);
+    }
+    Ok(table)
+}
+
+fn model_price(row: &Row) -> Option<ModelPrice> {
+    let [sync, batch, flex] = listed(&row.prices)?;
+    let base = Lanes {
+        sync: sync.settle(sync.cache_write, sync.input),
+        batch: batch.settle(sync.cache_write, sync.input),
+        flex: flex.settle(sync.cache_write, sync.input),
+    };
+    let mut above = Vec::with_capacity(row.above_prompt_tokens.len());
+    for (threshold, columns) in &row.above_prompt_tokens {
+        let [tier_sync, tier_batch, tier_flex] = listed(columns)?;
+        let mut lanes = Lanes {
+            sync: tier_sync.settle(sync.cache_write, sync.input),
+            batch: tier_batch.settle(sync.cache_write, sync.input),
+            flex: tier_flex.settle(sync.cache_write, sync.input),
+        };
+        // OpenAI sells flex at batch rates (providers.md, section 1.12); the list names them only for the base tier.
+        if lanes.flex.is_none() && base.flex.is_some() && row.provider == "openai" {
+            lanes.flex = lanes.batch;
+        }
+        above.push((threshold.parse().ok()?, lanes));
+    }
+    above.sort_by_key(|(threshold, _)| *threshold);
+    Some(ModelPrice { base, above: above.into() })
+}
+
+impl Listed {
+    /// Fills what the list leaves out: cached tokens cost what other input costs in that service (section 5.1: no
+    /// cache discount there), and cache writes keep their ratio to the model's live input price (section 1.10), which
+    /// is 1 where the provider does not charge for writes. Without an input or output price there is no price.
+    fn settle(self, live_write: Option<Money>, live_input: Option<Money>) -> Option<Rates> {
+        let (input, output) = (self.input?, self.output?);
+        let same_ratio = || Some(live_write?.scaled(input, live_input?));
+        Some(Rates {
+            input,
+            cached: self.cached.unwrap_or(input),
+            cache_write: self.cache_write.or_else(same_ratio).unwrap_or(input),
+            output,
+        })
+    }
+}
+
+/// Live, batch and flex columns; none when a number is unusable.
+fn listed(columns: &Columns) -> Option<[Listed; 3]> {
+    let c = columns;
+    Some([
+        columns_of([c.input, c.cached_input, c.cache_write, c.output])?,
+        columns_of([c.batch_input, c.batch_cached_input, c.batch_cache_write, c.batch_output])?,
+        columns_of([c.flex_input, c.flex_cached_input, None, c.flex_output])?,
+    ])
+}
+
+fn columns_of([input, cached, cache_write, output]: [Option<f64>; 4]) -> Option<Listed> {
+    Some(Listed {
+        input: money(input)?,
+        cached: money(cached)?,
+        cache_write: money(cache_write)?,
+        output: money(output)?,
+    })
+}
+
+/// The outer option: whether the number is usable.
+#[expect(clippy::option_option, reason = "absent and unusable are two things")]
+fn money(usd: Option<f64>) -> Option<Option<Money>> {
+    let Some(usd) = usd else { return Some(None) };
+    let money = Money::from_usd_f64(usd).ok().filter(|money| *money >= Money::ZERO)?;
+    Some(Some(money))
+}

@@ -1,0 +1,154 @@
+use super::*;
+
+fn openai(model: &str) -> &'static ModelPrice {
+    PriceTable::builtin().find("openai", "openai", model).unwrap_or_else(|| panic!("no price for {model}"))
+}
+
+fn usage(input: u64, cached: u64, cache_written: u64, output: u64) -> Usage {
+    Usage { input, cached, cache_written, output, reasoning: 0 }
+}
+
+fn usd(text: &str) -> Option<Money> {
+    Some(text.parse().unwrap())
+}
+
+const MILLION: u64 = 1_000_000;
+
+#[test]
+fn the_builtin_list_is_whole() {
+    let table = PriceTable::from_json(BUILTIN_JSON.as_bytes()).unwrap();
+    assert_eq!(table.as_of(), "2026-11-23");
+    assert_eq!(table.len(), 234);
+    assert!(BUILTIN_JSON.contains("MIT License, Copyright (c) 2023 Berri AI"), "the notice must stay");
+    for (provider, models) in &table.providers {
+        for (model, price) in models {
+            assert!(price.base.sync.is_some(), "{provider} {model} has no live price");
+            if let (Some(sync), Some(batch)) = (price.base.sync, price.base.batch) {
+                assert!(batch.input <= sync.input && batch.output <= sync.output, "{provider} {model}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_small_request_costs_what_the_list_says() {
+    let luna = openai("gpt-6-luna");
+    let small = usage(9, 0, 0, 2);
+    // 9 x 0.05 + 2 x 0.25 = 0.95 millionths of a dollar
+    assert_eq!(luna.cost(Service::Batch, &small), usd("0.00000095"));
+    assert_eq!(luna.cost(Service::Sync, &small), usd("0.0000019"));
+    assert_eq!(luna.cost(Service::Flex, &small), usd("0.00000095"));
+    assert_eq!(luna.saved(Service::Batch, &small), usd("0.00000095"));
+    assert_eq!(luna.saved(Service::Sync, &small), Some(Money::ZERO));
+}
+
+#[test]
+fn cached_and_written_tokens_are_part_of_the_prompt() {
+    let luna = openai("gpt-6-luna");
+    let with_cache = usage(200_000, 100_000, 50_000, 0);
+    // live: 50k x 0.1 + 100k x 0.01 + 50k x 0.125; half of each in a batch
+    assert_eq!(luna.cost(Service::Sync, &with_cache), usd("0.01225"));
+    assert_eq!(luna.cost(Service::Batch, &with_cache), usd("0.006125"));
+    assert_eq!(luna.cost(Service::Flex, &with_cache), usd("0.006125"), "flex bills cache writes as batch does");
+}
+
+#[test]
+fn older_models_have_no_cache_discount_in_a_batch() {
+    let usage = usage(MILLION, MILLION, 0, 0);
+    assert_eq!(openai("gpt-4.1").cost(Service::Sync, &usage), usd("0.5"));
+    assert_eq!(openai("gpt-4.1").cost(Service::Batch, &usage), usd("1"));
+    assert_eq!(openai("gpt-4.1").saved(Service::Batch, &usage), usd("-0.5"));
+}
+
+#[test]
+fn writes_are_plain_input_where_the_provider_does_not_charge_for_them() {
+    assert_eq!(openai("gpt-5.5").cost(Service::Sync, &usage(1000, 0, 1000, 0)), usd("0.005"));
+}
+
+#[test]
+fn a_long_prompt_is_charged_wholly_at_the_higher_price() {
+    let luna = openai("gpt-6-luna");
+    assert_eq!(luna.cost(Service::Batch, &usage(272_000, 0, 0, 100)), usd("0.013625"));
+    assert_eq!(luna.cost(Service::Batch, &usage(272_001, 0, 0, 100)), usd("0.0272376"));
+    assert_eq!(luna.cost(Service::Flex, &usage(272_001, 0, 0, 100)), usd("0.0272376"));
+    // 1.25 x the tier's own input price
+    assert_eq!(luna.cost(Service::Sync, &usage(MILLION, 0, MILLION, 0)), usd("0.25"));
+}
+
+#[test]
+fn a_tier_without_a_batch_price_has_none() {
+    let gemini = PriceTable::builtin().find("gemini", "gemini", "gemini-pro-latest").unwrap();
+    assert!(gemini.cost(Service::Batch, &usage(1000, 0, 0, 1)).is_some());
+    assert_eq!(gemini.cost(Service::Batch, &usage(200_001, 0, 0, 1)), None);
+}
+
+#[test]
+fn embeddings_have_input_only() {
+    assert_eq!(openai("text-embedding-3-small").cost(Service::Batch, &usage(5, 0, 0, 0)), usd("0.00000005"));
+}
+
+#[test]
+fn dated_versions_and_prefixes_are_resolved() {
+    let luna = openai("gpt-6-luna");
+    assert_eq!(openai("gpt-6-luna-2026-08-01"), luna);
+    assert_eq!(openai("openai/gpt-6-luna"), luna);
+    assert_eq!(openai("openai/gpt-6-luna-20260801"), luna);
+    assert_eq!(openai("gpt-4o-2024-11-20"), openai("gpt-4o"));
+    assert_eq!(openai("gpt-4o-2026-01-01"), openai("gpt-4o"), "newer than all listed: the alias");
+}
+
+#[test]
+fn what_is_not_listed_has_no_price() {
+    let table = PriceTable::builtin();
+    for model in [
+        "",
+        "-",
+        "gpt-99",
+        "ft:gpt-4o-mini:acme::abc",
+        "gpt-4o-2024-05-13", // older than the listed versions, and was dearer
+        "gpt-6-luna-2026-8-1",
+        "gpt-6-luna-mini",
+        "groq/gpt-6-luna",
+        "-2026-08-01",
+    ] {
+        assert!(table.find("openai", "openai", model).is_none(), "{model}");
+    }
+    assert!(table.find("groq", "openai", "gpt-6-luna").is_none(), "groq does not sell it");
+    let groq = table.find("groq", "openai", "openai/gpt-oss-120b").unwrap();
+    assert_eq!(groq.cost(Service::Batch, &usage(MILLION, 0, 0, 0)), usd("0.075"));
+    assert_eq!(groq.cost(Service::Flex, &usage(1, 0, 0, 0)), None);
+}
+
+#[test]
+fn an_unknown_provider_name_falls_back_to_its_kind() {
+    let table = PriceTable::builtin();
+    assert_eq!(table.find("work-account", "openai", "gpt-6-luna"), Some(openai("gpt-6-luna")));
+    assert!(table.find("work-account", "nobody", "gpt-6-luna").is_none());
+}
+
+const OWN: &str = r#"{"schema":1,"as_of":"2026-12-24","currency":"USD","unit":"per 1,000,000 tokens","models":[
+    {"provider":"openai","model":"gpt-6-luna","input":1,"output":4,"batch_input":5e-1,"batch_output":2},
+    {"provider":"local","model":"llama","input":0,"output":0}]}"#;
+
+#[test]
+fn an_own_list_goes_over_the_builtin_one() {
+    let table = PriceTable::from_json(OWN.as_bytes()).unwrap().over(PriceTable::builtin());
+    assert_eq!(table.as_of(), "2026-12-24");
+    assert_eq!(table.len(), 235);
+    let million = usage(MILLION, 0, 0, MILLION);
+    let cost = |model| table.find("openai", "openai", model).unwrap().cost(Service::Batch, &million);
+    assert_eq!(cost("gpt-6-luna"), usd("2.5"));
+    assert_eq!(cost("gpt-6-sol"), usd("9.5"), "the price above 272,000 prompt tokens");
+    assert_eq!(table.find("local", "openai", "llama").unwrap().cost(Service::Sync, &million), Some(Money::ZERO));
+    assert!(table.find("local", "openai", "gpt-6-sol").is_none(), "a named provider has its own list only");
+}
+
+#[test]
+fn a_bad_list_is_refused_with_its_cause() {
+    let negative = OWN.replace("\"input\":1,", "\"input\":-1,");
+    let error = PriceTable::from_json(negative.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("gpt-6-luna"), "{error}");
+    let other_unit = OWN.replace("per 1,000,000", "per 1,000");
+    assert!(matches!(PriceTable::from_json(other_unit.as_bytes()), Err(PriceError::Form)));
+    assert!(matches!(PriceTable::from_json(b"{"), Err(PriceError::Json(_))));
+}

@@ -1,0 +1,87 @@
+//! The request object of the contract (section 6), made from what the store keeps.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::clock::Micros;
+use crate::store::RequestRecord;
+
+/// `nightbus.request`: times are Unix seconds or null, money is US dollars or null where the price is unknown.
+#[derive(Debug, Serialize)]
+pub struct RequestObject<'a> {
+    id: String,
+    object: &'static str,
+    state: &'static str,
+    endpoint: &'static str,
+    model: &'a str,
+    tag: Option<&'a str>,
+    created_at: i64,
+    submitted_at: Option<i64>,
+    finished_at: Option<i64>,
+    deadline_at: Option<i64>,
+    expires_at: Option<i64>,
+    batch_id: Option<String>,
+    service: Option<&'a str>,
+    attempts: u32,
+    status_code: Option<u16>,
+    error: Option<ErrorObject<'a>>,
+    result_url: String,
+    usage: Option<Box<RawValue>>,
+    cost_usd: Option<f64>,
+    saved_usd: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorObject<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+impl<'a> RequestObject<'a> {
+    /// Of one stored request. `retention` decides `expires_at` once it has ended.
+    pub fn new(record: &'a RequestRecord, retention: std::time::Duration) -> Self {
+        let outcome = record.outcome.as_ref();
+        let seconds = |at: Option<Micros>| at.map(Micros::unix_seconds);
+        Self {
+            id: record.request.id.to_string(),
+            object: "nightbus.request",
+            state: record.state.as_str(),
+            endpoint: record.request.lane.endpoint.as_str(),
+            model: &record.request.lane.model,
+            tag: record.request.tag.as_deref(),
+            created_at: record.request.created_at.unix_seconds(),
+            submitted_at: seconds(record.submitted_at),
+            finished_at: seconds(record.finished_at),
+            deadline_at: seconds(record.request.deadline_at),
+            expires_at: seconds(record.finished_at.map(|at| at.plus(retention))),
+            batch_id: record.batch_id.map(|id| id.to_string()),
+            service: outcome.and_then(|outcome| outcome.service.as_deref()),
+            attempts: record.attempts,
+            status_code: outcome.map(|outcome| outcome.status_code),
+            error: outcome
+                .and_then(|outcome| outcome.error.as_ref())
+                .map(|(code, message)| ErrorObject { code, message }),
+            result_url: result_path(record.request.id),
+            usage: outcome
+                .and_then(|outcome| outcome.usage_json.clone())
+                .and_then(|json| RawValue::from_string(json).ok()),
+            cost_usd: outcome.and_then(|outcome| outcome.cost_nanos).map(nanos_to_usd),
+            saved_usd: outcome.and_then(|outcome| outcome.saved_nanos).map(nanos_to_usd),
+        }
+    }
+
+    /// As JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// Where the answer of a request is fetched.
+pub fn result_path(id: crate::domain::ids::RequestId) -> String {
+    format!("/nightbus/v1/requests/{id}/result")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "amounts of one request are far below 2^53 nano-dollars")]
+fn nanos_to_usd(nanos: i64) -> f64 {
+    nanos as f64 / 1e9
+}

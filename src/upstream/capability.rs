@@ -1,0 +1,61 @@
+//! The capability table: what each provider kind can do and how much of it, as data (contract, section 7). Values of
+//! proxy.toml lie over it.
+
+use crate::config::{BatchingConfig, ProviderConfig, ProviderKind};
+use crate::domain::lane::Endpoint;
+
+/// What one configured provider takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Requests per batch file.
+    pub max_requests: u32,
+    /// Bytes per batch file.
+    pub max_bytes: u64,
+    /// Sum of embedding inputs over a batch.
+    pub max_embedding_inputs: u32,
+    /// Enqueued prompt tokens per credential and model, if a limit is known.
+    pub in_flight_tokens: Option<u64>,
+    /// Endpoints that can be batched.
+    pub endpoints: Vec<Endpoint>,
+    /// Seconds after which an uploaded file may expire, where the provider knows an expiry.
+    pub file_expiry_seconds: Option<u32>,
+}
+
+impl Capability {
+    /// Of a configured provider.
+    pub fn of(provider: &ProviderConfig, batching: &BatchingConfig) -> Self {
+        let kind = Self::of_kind(provider.kind);
+        let smallest = |own: Option<u64>, common: Option<u64>| match (own, common) {
+            (Some(own), Some(common)) => Some(own.min(common)),
+            (own, common) => own.or(common),
+        };
+        Self {
+            max_requests: provider
+                .max_requests
+                .unwrap_or(kind.max_requests)
+                .min(batching.max_requests.unwrap_or(u32::MAX)),
+            max_bytes: provider.max_bytes.unwrap_or(kind.max_bytes).min(batching.max_bytes.unwrap_or(u64::MAX)),
+            in_flight_tokens: smallest(provider.in_flight_tokens.or(kind.in_flight_tokens), batching.in_flight_tokens),
+            endpoints: provider
+                .endpoints
+                .as_ref()
+                .map_or(kind.endpoints, |names| names.iter().filter_map(|name| name.parse().ok()).collect()),
+            max_embedding_inputs: kind.max_embedding_inputs,
+            file_expiry_seconds: kind.file_expiry_seconds,
+        }
+    }
+
+    fn of_kind(kind: ProviderKind) -> Self {
+        match kind {
+            // providers.md, sections 1.2, 1.3 and 1.8.
+            ProviderKind::OpenAi => Self {
+                max_requests: 50_000,
+                max_bytes: 200_000_000,
+                max_embedding_inputs: 50_000,
+                in_flight_tokens: None,
+                endpoints: Endpoint::ALL.to_vec(),
+                file_expiry_seconds: Some(14 * 24 * 3600),
+            },
+        }
+    }
+}

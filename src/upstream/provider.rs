@@ -1,0 +1,153 @@
+//! What the engine needs of a provider's batch API. One file per provider kind implements it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::body::Body;
+use crate::domain::clock::Micros;
+use crate::domain::ids::BatchId;
+use crate::domain::lane::Endpoint;
+use crate::upstream::capability::Capability;
+use crate::wire::openai::batch::BatchObject;
+
+/// What a provider call returns.
+pub type ProviderFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
+
+/// The headers that authenticate a call: key, organisation, project. Never printed.
+#[derive(Clone, Default)]
+pub struct Credentials(pub HeaderMap);
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// A batch input file on its way up.
+#[derive(Debug)]
+pub struct InputFile {
+    /// File name.
+    pub name: String,
+    /// Its exact length in bytes.
+    pub length: u64,
+    /// Its bytes, streamed.
+    pub content: Body,
+}
+
+/// What a batch is made of.
+#[derive(Clone, Debug)]
+pub struct CreateBatch {
+    /// Goes into the metadata, so that the batch can be found again.
+    pub id: BatchId,
+    /// The uploaded file.
+    pub input_file_id: String,
+    /// The endpoint of all lines.
+    pub endpoint: Endpoint,
+}
+
+/// A provider's batch API.
+pub trait BatchProvider: Send + Sync + fmt::Debug {
+    /// What it takes.
+    fn capability(&self) -> &Capability;
+
+    /// Uploads an input file; the file's id.
+    fn upload<'a>(&'a self, credentials: &'a Credentials, file: InputFile) -> ProviderFuture<'a, String>;
+
+    /// Creates a batch. The call is not idempotent: see [`ProviderError::may_have_taken_effect`].
+    fn create<'a>(&'a self, credentials: &'a Credentials, batch: &'a CreateBatch) -> ProviderFuture<'a, BatchObject>;
+
+    /// Looks for the batch that carries `id`, among those created since `since` (the provider's clock may differ by an hour).
+    fn find<'a>(&'a self, credentials: &'a Credentials, id: BatchId, since: Micros) -> ProviderFuture<'a, Option<BatchObject>>;
+
+    /// Reads a batch.
+    fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject>;
+
+    /// Asks for a cancellation; the batch as it is then.
+    fn cancel<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject>;
+
+    /// Opens a result file as a stream.
+    fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body>;
+
+    /// Deletes a file. Deleting one that is gone is a success.
+    fn delete_file<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, ()>;
+}
+
+/// A provider call that gave no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// Nothing came back: no connection, a cut, a time-out.
+    #[error("{operation}: {cause}")]
+    NoAnswer {
+        /// `upload`, `create`, …
+        operation: &'static str,
+        /// For people; no secrets.
+        cause: String,
+        /// Whether the provider may have acted on the call.
+        may_have_taken_effect: bool,
+    },
+    /// The provider answered with an error status.
+    #[error("{operation}: the provider answered {status}: {message}")]
+    Refused {
+        /// `upload`, `create`, …
+        operation: &'static str,
+        /// HTTP status.
+        status: u16,
+        /// `error.code` or `error.type`, empty if there was none.
+        code: String,
+        /// `error.message`, shortened.
+        message: String,
+        /// The whole body, for the callers.
+        body: Bytes,
+        /// What the provider asked for.
+        retry_after: Option<Duration>,
+    },
+    /// The answer cannot be understood. The call may have taken effect.
+    #[error("{operation}: unreadable answer: {cause}")]
+    Unreadable {
+        /// `upload`, `create`, …
+        operation: &'static str,
+        /// For people.
+        cause: String,
+    },
+}
+
+impl ProviderError {
+    /// Whether the provider may have acted on the call. Decides whether a batch is looked up before it is created again.
+    pub fn may_have_taken_effect(&self) -> bool {
+        match self {
+            Self::NoAnswer { may_have_taken_effect, .. } => *may_have_taken_effect,
+            // A gateway's 408 or 5xx says nothing about what happened behind it.
+            Self::Refused { status, .. } => *status >= 500 || *status == 408,
+            Self::Unreadable { .. } => true,
+        }
+    }
+
+    /// Whether the same call can never succeed: bad key, no permission, no money, a malformed call.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Refused { status: 429, code, .. } => {
+                matches!(code.as_str(), "insufficient_quota" | "billing_hard_limit_reached")
+            }
+            Self::Refused { status, .. } => (400..500).contains(status) && !matches!(status, 404 | 408 | 409 | 425),
+            Self::NoAnswer { .. } | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// Whether the thing asked for is not there.
+    pub const fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// How long the provider asked to wait.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::NoAnswer { .. } | Self::Unreadable { .. } => None,
+        }
+    }
+}

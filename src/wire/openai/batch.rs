@@ -1,0 +1,216 @@
+//! The Batch and File objects, read leniently: providers leave fields out, write states in capitals and times as
+//! text (providers.md, sections 1.4 and 4.1).
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What nightbus needs of a Batch object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchObject {
+    /// The provider's id.
+    pub id: String,
+    /// Where it stands.
+    pub status: BatchStatus,
+    /// The status as the provider wrote it.
+    pub status_text: String,
+    /// Result file; empty ids count as none.
+    pub output_file_id: Option<String>,
+    /// Error file; empty ids count as none.
+    pub error_file_id: Option<String>,
+    /// Lines answered with 2xx.
+    pub completed: Option<u32>,
+    /// Lines in the error file.
+    pub failed: Option<u32>,
+    /// Faults of the whole file.
+    pub errors: Vec<BatchFault>,
+    /// `metadata.nightbus_batch`.
+    pub nightbus_batch: Option<String>,
+    /// Unix seconds, if written as a number.
+    pub created_at: Option<i64>,
+}
+
+/// The provider's states (providers.md, section 1.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchStatus {
+    /// Validating, in progress, finalizing, cancelling, or a word we do not know: not at its end.
+    #[default]
+    Running,
+    /// Ended; says nothing about single lines.
+    Completed,
+    /// Refused as a whole: nothing was executed, nothing billed.
+    Failed,
+    /// The window passed; finished lines are in the files and billed.
+    Expired,
+    /// Cancelled; finished lines are in the files and billed.
+    Cancelled,
+}
+
+/// One entry of `errors.data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchFault {
+    /// Stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// Field of the line at fault.
+    pub param: Option<String>,
+    /// 1-based; none: the whole file.
+    pub line: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Raw<'a> {
+    id: String,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    output_file_id: Option<String>,
+    #[serde(default)]
+    error_file_id: Option<String>,
+    #[serde(borrow, default)]
+    request_counts: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    errors: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    created_at: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct Counts {
+    completed: Option<u32>,
+    failed: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    #[serde(default)]
+    data: Vec<RawFault>,
+}
+
+#[derive(Deserialize)]
+struct RawFault {
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    param: Option<String>,
+    #[serde(default)]
+    line: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+    #[serde(default)]
+    has_more: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct FileObject {
+    id: String,
+}
+
+/// Reads a Batch object.
+pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
+    let raw: Raw<'_> = serde_json::from_slice(body)?;
+    let status_text = raw.status.unwrap_or_default();
+    let counts: Counts = lenient(raw.request_counts).unwrap_or_default();
+    let errors: Option<Errors> = lenient(raw.errors);
+    let metadata: Option<HashMap<String, serde_json::Value>> = lenient(raw.metadata);
+    Ok(BatchObject {
+        id: raw.id,
+        status: status(&status_text),
+        status_text,
+        output_file_id: raw.output_file_id.filter(|id| !id.is_empty()),
+        error_file_id: raw.error_file_id.filter(|id| !id.is_empty()),
+        completed: counts.completed,
+        failed: counts.failed,
+        errors: errors.map(|errors| errors.data.into_iter().map(fault).collect()).unwrap_or_default(),
+        nightbus_batch: metadata
+            .and_then(|mut metadata| metadata.remove("nightbus_batch"))
+            .and_then(|value| value.as_str().map(ToOwned::to_owned)),
+        created_at: raw.created_at.and_then(|raw| raw.get().parse().ok()),
+    })
+}
+
+/// Reads a page of `GET /batches`: the batches that can be read, and whether there are more. The last id is the cursor.
+pub fn parse_batch_list(body: &[u8]) -> Result<(Vec<BatchObject>, bool), serde_json::Error> {
+    let list: List<'_> = serde_json::from_slice(body)?;
+    let batches = list.data.into_iter().filter_map(|raw| parse_batch(raw.get().as_bytes()).ok()).collect();
+    Ok((batches, list.has_more.unwrap_or(false)))
+}
+
+/// Reads the id of a File object.
+pub fn parse_file_id(body: &[u8]) -> Result<String, serde_json::Error> {
+    serde_json::from_slice::<FileObject>(body).map(|file| file.id)
+}
+
+fn status(text: &str) -> BatchStatus {
+    match text.to_ascii_lowercase().as_str() {
+        "completed" => BatchStatus::Completed,
+        "failed" => BatchStatus::Failed,
+        "expired" => BatchStatus::Expired,
+        "cancelled" | "canceled" => BatchStatus::Cancelled,
+        _ => BatchStatus::Running,
+    }
+}
+
+fn fault(raw: RawFault) -> BatchFault {
+    BatchFault {
+        code: raw.code.unwrap_or_default(),
+        message: raw.message.unwrap_or_default(),
+        param: raw.param,
+        line: raw.line.filter(|line| *line > 0),
+    }
+}
+
+fn lenient<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_completed_batch() {
+        let batch = parse_batch(
+            br#"{"id":"batch_1","status":"completed","output_file_id":"file-1","error_file_id":"","created_at":1795420801,
+                 "request_counts":{"total":19,"completed":18,"failed":1},"errors":null,"metadata":{"nightbus_batch":"bat_1"}}"#,
+        )
+        .unwrap();
+        assert_eq!(batch.status, BatchStatus::Completed);
+        assert_eq!((batch.output_file_id.as_deref(), batch.error_file_id), (Some("file-1"), None));
+        assert_eq!((batch.completed, batch.failed, batch.created_at), (Some(18), Some(1), Some(1_795_420_801)));
+        assert_eq!(batch.nightbus_batch.as_deref(), Some("bat_1"));
+    }
+
+    #[test]
+    fn reads_capitals_odd_types_and_missing_fields() {
+        let batch = parse_batch(
+            br#"{"id":"b","status":"Expired","request_counts":null,"errors":[],"created_at":"2026-11-23T06:00:00Z"}"#,
+        )
+        .unwrap();
+        assert_eq!((batch.status, batch.created_at, batch.errors.len()), (BatchStatus::Expired, None, 0));
+        assert_eq!(parse_batch(br#"{"id":"b"}"#).unwrap().status, BatchStatus::Running);
+        assert_eq!(parse_batch(br#"{"id":"b","status":"exploded"}"#).unwrap().status, BatchStatus::Running);
+        assert!(parse_batch(b"<html>").is_err());
+    }
+
+    #[test]
+    fn reads_faults_with_and_without_lines() {
+        let batch = parse_batch(
+            br#"{"id":"b","status":"failed","errors":{"object":"list","data":[
+                {"code":"missing_required_parameter","message":"Missing","param":"body.messages","line":3},
+                {"code":"token_limit_exceeded","message":"Limit: 2,000,000 enqueued tokens","param":null,"line":null}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(batch.errors.iter().map(|fault| fault.line).collect::<Vec<_>>(), [Some(3), None]);
+    }
+}

@@ -1,0 +1,197 @@
+//! Changes to a body that leave every other byte as the client wrote it.
+//!
+//! A batch line must not hold `stream`, `stream_options`, `service_tier` or `background` (providers.md, section 1.6) nor raw newlines, and a
+//! `:batch` suffix must not reach the provider. Fields are cut out or replaced by their byte ranges; numbers,
+//! order, spacing and unknown fields survive. The input must be a JSON object that [`super::peek`] has checked.
+
+use std::ops::Range;
+
+/// A member of the outermost object.
+#[derive(Debug)]
+struct Member {
+    /// Without its quotes, escapes as written.
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+/// The body as a batch line holds it: without `removed` members, with `model` in place of the old one if given, on one line.
+pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec<u8> {
+    let members = members(body);
+    let mut out = Vec::with_capacity(body.len());
+    out.push(b'{');
+    let mut first = true;
+    for member in &members {
+        let key = body.get(member.key.clone()).unwrap_or_default();
+        if removed.iter().any(|name| name.as_bytes() == key) {
+            continue;
+        }
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        out.push(b'"');
+        out.extend_from_slice(key);
+        out.extend_from_slice(b"\":");
+        match model {
+            Some(model) if key == b"model" => {
+                out.extend_from_slice(&serde_json::to_vec(model).unwrap_or_default());
+            }
+            _ => push_on_one_line(&mut out, body.get(member.value.clone()).unwrap_or_default()),
+        }
+    }
+    out.push(b'}');
+    out
+}
+
+/// The body with another model, every other byte as it was.
+pub fn with_model(body: &[u8], model: &str) -> Vec<u8> {
+    let Some(member) = members(body).into_iter().find(|member| body.get(member.key.clone()) == Some(b"model")) else {
+        return body.to_vec();
+    };
+    let mut out = Vec::with_capacity(body.len());
+    out.extend_from_slice(body.get(..member.value.start).unwrap_or_default());
+    out.extend_from_slice(&serde_json::to_vec(model).unwrap_or_default());
+    out.extend_from_slice(body.get(member.value.end..).unwrap_or_default());
+    out
+}
+
+/// Whether the body holds raw line breaks. They can only be insignificant white space: inside JSON strings they are escaped.
+pub fn has_line_breaks(body: &[u8]) -> bool {
+    memchr::memchr2(b'\n', b'\r', body).is_some()
+}
+
+fn push_on_one_line(out: &mut Vec<u8>, bytes: &[u8]) {
+    if has_line_breaks(bytes) {
+        out.extend(bytes.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    } else {
+        out.extend_from_slice(bytes);
+    }
+}
+
+fn members(body: &[u8]) -> Vec<Member> {
+    let mut members = Vec::with_capacity(8);
+    let mut at = skip_space(body, 0) + 1;
+    loop {
+        at = skip_space(body, at);
+        if body.get(at) != Some(&b'"') {
+            return members;
+        }
+        let key_end = skip_string(body, at);
+        let key = at + 1..key_end.saturating_sub(1);
+        at = skip_space(body, key_end);
+        if body.get(at) != Some(&b':') {
+            return members;
+        }
+        let value_start = skip_space(body, at + 1);
+        let value_end = skip_value(body, value_start);
+        members.push(Member { key, value: value_start..value_end });
+        at = skip_space(body, value_end);
+        if body.get(at) != Some(&b',') {
+            return members;
+        }
+        at += 1;
+    }
+}
+
+fn skip_space(body: &[u8], mut at: usize) -> usize {
+    while matches!(body.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        at += 1;
+    }
+    at
+}
+
+/// From an opening quote to just behind the closing one.
+fn skip_string(body: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(found) = body.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if body.get(at) == Some(&b'"') {
+            return at + 1;
+        }
+        at += 2;
+    }
+    body.len()
+}
+
+fn skip_value(body: &[u8], start: usize) -> usize {
+    match body.get(start) {
+        Some(b'"') => skip_string(body, start),
+        Some(b'{' | b'[') => {
+            let mut depth = 0_usize;
+            let mut at = start;
+            while let Some(byte) = body.get(at) {
+                match byte {
+                    b'"' => {
+                        at = skip_string(body, at);
+                        continue;
+                    }
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => {
+                        depth -= 1;
+                        if depth == 0 {
+                            return at + 1;
+                        }
+                    }
+                    _ => {}
+                }
+                at += 1;
+            }
+            body.len()
+        }
+        _ => {
+            let mut at = start;
+            while body.get(at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r')) {
+                at += 1;
+            }
+            at
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(body: &str, model: Option<&str>) -> String {
+        String::from_utf8(for_batch_line(body.as_bytes(), &["stream", "stream_options"], model)).unwrap()
+    }
+
+    #[test]
+    fn cuts_fields_wherever_they_stand_and_keeps_the_rest_as_written() {
+        assert_eq!(
+            line(r#"{"stream":true,"model":"m","temperature":1.10,"x":{"stream":1},"stream_options":{"a":[1]}}"#, None),
+            r#"{"model":"m","temperature":1.10,"x":{"stream":1}}"#
+        );
+        assert_eq!(line(r#" { "stream" : true } "#, None), "{}");
+        assert_eq!(line(r#"{"a":"\"}{,\\","stream":false}"#, None), r#"{"a":"\"}{,\\"}"#);
+    }
+
+    #[test]
+    fn replaces_the_model_only() {
+        assert_eq!(line(r#"{"model":"m:batch","n":1e400}"#, Some("m")), r#"{"model":"m","n":1e400}"#);
+        let body = b"{ \"a\": 1,\n \"model\" : \"m:batch\" }";
+        assert_eq!(with_model(body, "m"), b"{ \"a\": 1,\n \"model\" : \"m\" }");
+    }
+
+    #[test]
+    fn a_body_with_line_breaks_comes_out_on_one_line_and_means_the_same() {
+        let body = "{\n  \"model\": \"m\",\r\n  \"messages\": [\n    {\"content\": \"a\\nb\"}\n  ]\n}";
+        let one_line = line(body, None);
+        assert!(!has_line_breaks(one_line.as_bytes()), "{one_line}");
+        let before: serde_json::Value = serde_json::from_str(body).unwrap();
+        let after: serde_json::Value = serde_json::from_str(&one_line).unwrap();
+        assert_eq!(before, after);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_not_removed_means_the_same(text in ".{0,30}", number in proptest::prelude::any::<i64>(), nested in proptest::collection::vec(".{0,8}", 0..4)) {
+            let value = serde_json::json!({"model": "m", "stream": true, "text": text, "number": number, "nested": {"list": nested}});
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            let mut expected = value;
+            expected.as_object_mut().unwrap().remove("stream");
+            let line = line(&pretty, None);
+            proptest::prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
+        }
+    }
+}
