@@ -66,7 +66,7 @@ ensure_python() {
 # Puts node_modules beside the Node suite.
 ensure_node() {
     command -v npm >/dev/null || apt_install nodejs npm || return 1
-    node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' || {
+    node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || {
         echo "Node 20 or newer is needed, this is $(node --version)" >&2
         return 1
     }
