@@ -114,7 +114,7 @@ test('a marked stream is answered as a stream', async () => {
 });
 
 test('a line that the provider refuses raises its error', async () => {
-  const bad = chat(marker(), { temperature: 7 });
+  const bad = chat(`fail-400 ${marker()}`);
   const fail = (client) =>
     client.chat.completions.create(bad).then(
       () => assert.fail('it was answered'),

@@ -35,7 +35,7 @@ test('an unmarked call', async () => {
 
 test('an unmarked stream arrives in chunks', async () => {
   const word = marker();
-  const text = `say ${word} and then some more words, so that there is something to cut`;
+  const text = `sim-chunk-ms=50 say ${word} and then some more, so that there is something to cut`;
   const call = stand.client().chat.completions.create(chat(text, { stream: true }));
   const response = await call.asResponse();
   assert.match(response.headers.get('content-type'), /^text\/event-stream/);

@@ -7,35 +7,45 @@ import json
 import openai
 import pytest
 
-from harness import DEFER, MODEL, Proxy, Simulator, chat, marker
+from harness import DEFER, MODEL, Proxy, Simulator, chat, marker, result, submit
 
 
-def test_a_line_that_the_provider_refuses(proxy: Proxy, simulator: Simulator) -> None:
+@pytest.mark.parametrize(
+    ("text", "more", "code", "param"),
+    [
+        ("fail-400", {}, "context_length_exceeded", "messages"),
+        ("", {"temperature": 7}, "invalid_value", "temperature"),
+    ],
+)
+def test_a_line_that_the_provider_refuses(
+    proxy: Proxy, simulator: Simulator, text: str, more: dict[str, object], code: str, param: str
+) -> None:
     """The deferred call raises what the live one raises; a neighbour in the same batch is not affected."""
     word, neighbour = marker(), marker()
-    bad = chat(word, temperature=7)
+    bad = chat(f"{text} {word}", **more)
     with pytest.raises(openai.BadRequestError) as live:
         proxy.openai().chat.completions.create(**bad)
-    pending = proxy.openai().chat.completions.with_raw_response.create(
-        **chat(neighbour), extra_headers={**DEFER, "Prefer": "respond-async"}
-    )
-    assert pending.status_code == 202
+    request = submit(proxy, neighbour)
     with pytest.raises(openai.BadRequestError) as deferred:
         proxy.openai(defer=True).chat.completions.create(**bad)
-    assert deferred.value.code == live.value.code
-    assert deferred.value.type == live.value.type == "invalid_request_error"
-    assert deferred.value.param == live.value.param
-    assert deferred.value.body["message"] == live.value.body["message"]
+    assert (deferred.value.code, deferred.value.type, deferred.value.param) == (code, "invalid_request_error", param)
+    assert deferred.value.body == live.value.body, "every word is the provider's"
     assert deferred.value.response.headers["x-nightbus-state"] == "completed"
     assert simulator.executions(word) == 0
-    result = proxy.http().get(pending.headers["location"], params={"wait": 30})
-    assert result.status_code == 200 and neighbour in result.text
+    with proxy.http() as http:
+        answer = result(http, request)
+    assert answer.status_code == 200 and neighbour in answer.text
 
 
-def test_an_unknown_model(proxy: Proxy) -> None:
-    with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as caught:
-        proxy.openai(defer=True).chat.completions.create(**chat(marker(), model="no-such-model"))
-    assert "no-such-model" in caught.value.message
+def test_a_model_that_does_not_exist(proxy: Proxy) -> None:
+    with pytest.raises(openai.NotFoundError) as live:
+        proxy.openai().chat.completions.create(**chat(marker(), model="missing-model"))
+    with pytest.raises(openai.APIStatusError) as deferred:
+        proxy.openai(defer=True).chat.completions.create(**chat(marker(), model="missing-model"))
+    assert live.value.code == "model_not_found"
+    assert 400 <= deferred.value.status_code < 500, "a retry would not help"
+    assert deferred.value.code == "model_not_found"
+    assert "missing-model" in deferred.value.message
 
 
 def test_no_model(proxy: Proxy) -> None:

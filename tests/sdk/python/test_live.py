@@ -25,7 +25,7 @@ def test_an_unmarked_call(proxy: Proxy, simulator: Simulator) -> None:
 
 def test_an_unmarked_stream_arrives_in_chunks(proxy: Proxy) -> None:
     word = marker()
-    body = chat(f"say {word} and then some more words, so that there is something to cut", stream=True)
+    body = chat(f"sim-chunk-ms=50 say {word} and then some more, so that there is something to cut", stream=True)
     with proxy.http() as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert "content-length" not in answer.headers
