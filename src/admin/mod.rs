@@ -1,1 +1,64 @@
-//! admin
+//! The admin listener: health, metrics, the admin API (contract, section 10) and a small status page.
+//!
+//! Invariants: reading never changes anything; callers appear only as fingerprints and bodies not at all; what changes
+//! state needs a same-origin proof, and everything but the health checks needs the token where one is configured.
+//! Started by `app`; the command line is its first user.
+
+mod assets;
+mod batches;
+mod events;
+mod guard;
+mod health;
+mod query;
+mod reply;
+mod requests;
+mod routes;
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+
+use crate::body::Body;
+use crate::config::Config;
+use crate::domain::clock::Micros;
+use crate::engine::Engine;
+use crate::telemetry::Telemetry;
+
+/// Further reasons why the process is not ready (none: it is), asked for at each `/readyz`.
+pub type ReadyCheck = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// What the admin listener shows and acts on.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The running engine, and its store.
+    pub engine: Engine,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The numbers.
+    pub telemetry: Telemetry,
+    /// When the process started.
+    pub started_at: Micros,
+    /// What is running.
+    pub version: &'static str,
+    /// What else `/readyz` depends on.
+    pub ready: ReadyCheck,
+    /// Ends the event streams.
+    pub stop: CancellationToken,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminState").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl AdminState {
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body> {
+        let (parts, _unread) = request.into_parts();
+        routes::answer(self, &parts).await
+    }
+}

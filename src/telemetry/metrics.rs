@@ -267,6 +267,18 @@ impl Metrics {
         }
     }
 
+    /// Counts of ended batches, for each terminal state.
+    pub(super) fn batches_ended(&self) -> Vec<(&'static str, u64)> {
+        BatchState::ALL
+            .into_iter()
+            .filter(|state| state.is_terminal())
+            .map(|state| {
+                let state = state.as_str();
+                (state, self.batches_ended.get(&ByState { state }).map_or(0, |counter| counter.get()))
+            })
+            .collect()
+    }
+
     pub(super) fn set_process(&self, usage: &Usage) {
         self.resident.set(signed(usage.resident_bytes));
         self.open_files.set(signed(usage.open_files));

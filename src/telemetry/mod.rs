@@ -83,6 +83,11 @@ impl Telemetry {
         u64::try_from(self.inner.metrics.held_connections.get()).unwrap_or(0)
     }
 
+    /// Batches that ended since the start, by state.
+    pub fn batches_ended(&self) -> Vec<(&'static str, u64)> {
+        self.inner.metrics.batches_ended()
+    }
+
     /// Takes over what only the asker knows.
     pub fn set_gauges(&self, gauges: &Gauges) {
         self.inner.metrics.set_gauges(gauges);

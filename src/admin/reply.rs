@@ -1,0 +1,96 @@
+//! Answers of the admin listener: JSON, text and the files of the dashboard, none of them ever cached or framed.
+//! Errors have the envelope of the API (contract, section 6). Called by `routes` and the handlers.
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::body::{self, Body};
+use crate::store::StoreError;
+use crate::wire::api_error::ApiError;
+
+/// Scripts and styles from this listener alone; nothing inline, nothing framed.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What a handler returns.
+pub(super) type Reply = Result<Response<Body>, ApiError>;
+
+/// `value` as JSON.
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
+    let text = serde_json::to_vec(value)
+        .map_err(|error| ApiError::internal(format!("The answer could not be written as JSON: {error}.")))?;
+    Ok(with_body(status, "application/json", body::full(text)))
+}
+
+/// `value` as JSON with status 200.
+pub(super) fn ok<T: Serialize>(value: &T) -> Reply {
+    json(StatusCode::OK, value)
+}
+
+/// Any body of any type.
+pub(super) fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A file of the dashboard.
+pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response<Body> {
+    let mut response = with_body(StatusCode::OK, content_type, body::full(Bytes::from_static(text.as_bytes())));
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// An error in the API's envelope.
+pub(super) fn error(error: &ApiError) -> Response<Body> {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = with_body(status, "application/json", body::full(error.openai_body()));
+    if let Some(seconds) = error.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        let schemes = HeaderValue::from_static("Basic realm=\"nightbus\", charset=\"UTF-8\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, schemes);
+        response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// 405 with the methods that the route knows.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+    let mut response = error(&ApiError {
+        status: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
+        ..refusal("method_not_allowed", format!("This route answers to {allowed} only."))
+    });
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// 501: the contract has it, this version does not.
+pub(super) fn not_in_this_version(message: &str) -> ApiError {
+    ApiError { status: StatusCode::NOT_IMPLEMENTED.as_u16(), ..refusal("not_in_this_version", message) }
+}
+
+/// 409: too late, it has ended.
+pub(super) fn already_ended(message: impl Into<String>) -> ApiError {
+    refusal("already_ended", message)
+}
+
+fn refusal(code: &'static str, message: impl Into<String>) -> ApiError {
+    ApiError { code, ..ApiError::already_submitted(message) }
+}
+
+/// The store's trouble as an answer.
+pub(super) fn store_trouble(error: &StoreError) -> ApiError {
+    ApiError::store_unavailable(format!("The store does not answer: {error}. Try again, or look at the log."))
+}

@@ -1,0 +1,80 @@
+//! Which path and method is what. Every request passes the guard first; every refusal is counted.
+
+use http::request::Parts;
+use http::{Method, Response};
+
+use super::reply::{self, Reply};
+use super::{AdminState, assets, batches, events, guard, health, requests, status};
+use crate::body::Body;
+use crate::wire::api_error::ApiError;
+
+/// Answers one request. Bodies of requests are not read: no route takes one.
+pub(super) async fn answer(state: &AdminState, parts: &Parts) -> Response<Body> {
+    let path = parts.uri.path();
+    let open = matches!(path, "/healthz" | "/readyz");
+    let reply = match guard::check(parts, &state.config.admin, state.config.admin_listen.ip(), open) {
+        Ok(()) => route(state, parts, path).await,
+        Err(refused) => {
+            state.telemetry.request_refused(refused.code);
+            Err(refused)
+        }
+    };
+    reply.unwrap_or_else(|error| reply::error(&error))
+}
+
+async fn route(state: &AdminState, parts: &Parts, path: &str) -> Reply {
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        read(state, &segments, parts, path).await
+    } else {
+        act(state, &segments, parts, path).await
+    }
+}
+
+async fn read(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) -> Reply {
+    let query = parts.uri.query();
+    match segments {
+        ["healthz"] => health::alive(),
+        ["readyz"] => health::ready(state).await,
+        ["metrics"] => health::metrics(state).await,
+        ["api", "status"] => status::status(state).await,
+        ["api", "savings"] => status::savings(state, query),
+        ["api", "requests"] => requests::list(state, query).await,
+        ["api", "requests", id] => requests::one(state, id).await,
+        ["api", "batches"] => batches::list(state, query).await,
+        ["api", "batches", id] => batches::one(state, id).await,
+        ["api", "events"] if parts.method == Method::GET => events::stream(state),
+        _ => other(segments, path, true),
+    }
+}
+
+async fn act(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) -> Reply {
+    let posts = parts.method == Method::POST;
+    match segments {
+        ["api", "requests", id] if parts.method == Method::DELETE => requests::cancel(state, id).await,
+        ["api", "batches", id, "cancel"] if posts => batches::cancel(state, id).await,
+        ["api", "flush"] if posts => batches::flush(state).await,
+        ["api", "reload"] if posts => Err(reply::not_in_this_version(
+            "Reloading the configuration is not in this version: restart nightbus. Nothing accepted is lost by that.",
+        )),
+        _ => other(segments, path, false),
+    }
+}
+
+/// The dashboard's files, and what there is to say about paths and methods that do not fit.
+fn other(segments: &[&str], path: &str, reads: bool) -> Reply {
+    if let Some(asset) = assets::find(path) {
+        return Ok(if reads { asset } else { reply::method_not_allowed("GET") });
+    }
+    match segments {
+        ["healthz" | "readyz" | "metrics"] | ["api", "status" | "savings" | "requests" | "batches" | "events"] => {
+            Ok(reply::method_not_allowed("GET"))
+        }
+        ["api", "batches", _] => Ok(reply::method_not_allowed("GET")),
+        ["api", "requests", _] => Ok(reply::method_not_allowed("GET, DELETE")),
+        ["api", "flush" | "reload"] | ["api", "batches", _, "cancel"] => Ok(reply::method_not_allowed("POST")),
+        _ => Err(ApiError::not_found(format!(
+            "There is no {path:?} on the admin listener. API calls go to the main listener; /api/status is a good start here."
+        ))),
+    }
+}

@@ -1,0 +1,210 @@
+//! `GET /api/status` and `GET /api/savings`: what nightbus is doing, and what it has saved.
+//!
+//! The sums are those of telemetry: since the start of the process, not since the first installation.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::AdminState;
+use super::query::Query;
+use super::reply::{self, Reply};
+use crate::config::{DeferralMode, StoreKind};
+use crate::domain::batch::BatchState;
+use crate::domain::clock::Micros;
+use crate::domain::request::RequestState;
+use crate::engine::{EngineView, LaneView};
+use crate::store::{StoreError, StoreStats};
+use crate::telemetry::Sums;
+
+/// Open batches that are looked at to count states.
+const COUNTED_BATCHES: usize = 10_000;
+
+#[derive(Serialize)]
+struct Status {
+    object: &'static str,
+    version: &'static str,
+    started_at: i64,
+    uptime_seconds: u64,
+    stopping: bool,
+    deferral: &'static str,
+    listen: String,
+    queue: Queue,
+    held_connections: u64,
+    lanes: Vec<Lane>,
+    requests: BTreeMap<&'static str, u64>,
+    batches: BTreeMap<&'static str, u64>,
+    services: BTreeMap<&'static str, u64>,
+    today: Money,
+    since_start: Money,
+    store: StoreStatus,
+}
+
+#[derive(Serialize)]
+struct Queue {
+    requests: u64,
+    bytes: u64,
+    oldest_age_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Lane {
+    lane: String,
+    provider: String,
+    endpoint: &'static str,
+    model: String,
+    credential: String,
+    queued_requests: u64,
+    queued_bytes: u64,
+    oldest_age_seconds: Option<u64>,
+    open_batches: u64,
+    held_back: Option<String>,
+}
+
+#[derive(Serialize)]
+struct StoreStatus {
+    kind: &'static str,
+    bytes: u64,
+}
+
+/// Sums of money in US dollars, over the requests whose price is known.
+#[derive(Serialize)]
+struct Money {
+    requests: u64,
+    priced_requests: u64,
+    paid_usd: f64,
+    live_usd: f64,
+    saved_usd: f64,
+}
+
+/// Everything at a glance.
+pub(super) async fn status(state: &AdminState) -> Reply {
+    let store = state.engine.store();
+    let stats = store.stats().await.map_err(|error| reply::store_trouble(&error))?;
+    let open = open_batches(state).await.map_err(|error| reply::store_trouble(&error))?;
+    reply::ok(&compose(state, state.engine.view(), &stats, open))
+}
+
+fn compose(state: &AdminState, view: EngineView, stats: &StoreStats, open: Vec<(&'static str, u64)>) -> Status {
+    let now = state.telemetry.now();
+    let totals = state.telemetry.totals();
+    Status {
+        object: "nightbus.status",
+        version: state.version,
+        started_at: state.started_at.unix_seconds(),
+        uptime_seconds: now.since(state.started_at).as_secs(),
+        stopping: view.stopping,
+        deferral: match state.config.deferral.mode {
+            DeferralMode::On => "on",
+            DeferralMode::Off => "off",
+        },
+        listen: state.config.listen.to_string(),
+        queue: Queue {
+            requests: view.queued_requests,
+            bytes: view.queued_bytes,
+            oldest_age_seconds: age(now, view.oldest_queued_at),
+        },
+        held_connections: view.held_connections,
+        lanes: view.lanes.into_iter().map(|lane| Lane::new(now, lane)).collect(),
+        requests: RequestState::ALL.iter().map(|state| state.as_str()).zip(stats.requests).collect(),
+        batches: open.into_iter().chain(state.telemetry.batches_ended()).collect(),
+        services: totals.since_start.requests.clone(),
+        today: Money::new(&totals.today),
+        since_start: Money::new(&totals.since_start),
+        store: StoreStatus {
+            kind: match state.config.store {
+                StoreKind::Sqlite => "sqlite",
+                StoreKind::Memory => "memory",
+            },
+            bytes: stats.bytes,
+        },
+    }
+}
+
+fn age(now: Micros, at: Option<Micros>) -> Option<u64> {
+    at.map(|at| now.since(at).as_secs())
+}
+
+impl Lane {
+    fn new(now: Micros, view: LaneView) -> Self {
+        Self {
+            lane: view.lane.to_string(),
+            provider: view.lane.provider.to_string(),
+            endpoint: view.lane.endpoint.as_str(),
+            model: view.lane.model.to_string(),
+            credential: view.lane.account.to_string(),
+            queued_requests: view.queued_requests,
+            queued_bytes: view.queued_bytes,
+            oldest_age_seconds: age(now, view.oldest_queued_at),
+            open_batches: view.open_batches,
+            held_back: view.held_back,
+        }
+    }
+}
+
+impl Money {
+    fn new(sums: &Sums) -> Self {
+        Self {
+            requests: sums.finished(),
+            priced_requests: sums.priced,
+            paid_usd: dollars(sums.paid_nanos),
+            live_usd: dollars(sums.paid_nanos.saturating_add(sums.saved_nanos)),
+            saved_usd: dollars(sums.saved_nanos),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to people; 2^53 nano-dollars are nine million dollars")]
+fn dollars(nanos: i64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// How many batches stand in each state that is not an end.
+pub(super) async fn open_batches(state: &AdminState) -> Result<Vec<(&'static str, u64)>, StoreError> {
+    let open = state.engine.store().batches(true, None, COUNTED_BATCHES).await?;
+    let mut counts: Vec<(&'static str, u64)> =
+        BatchState::ALL.into_iter().filter(|state| !state.is_terminal()).map(|state| (state.as_str(), 0)).collect();
+    for batch in open {
+        if let Some((_, count)) = counts.iter_mut().find(|(name, _)| *name == batch.state.as_str()) {
+            *count += 1;
+        }
+    }
+    Ok(counts)
+}
+
+#[derive(Serialize)]
+struct Savings {
+    object: &'static str,
+    since: i64,
+    totals: Money,
+    groups: Vec<Group>,
+    note: &'static str,
+}
+
+#[derive(Serialize)]
+struct Group {
+    key: &'static str,
+    requests: u64,
+}
+
+/// What was saved since the start; the ledger over restarts is not in this version.
+pub(super) fn savings(state: &AdminState, query: Option<&str>) -> Reply {
+    let query = Query::parse(query, &["since", "by"])?;
+    if query.get("since").is_some() || query.get("by").is_some_and(|by| by != "service") {
+        return Err(reply::not_in_this_version(
+            "Savings by time, tag or model are not in this version. Without since, and with by=service at most, the sums since the start are answered.",
+        ));
+    }
+    let sums = state.telemetry.totals().since_start;
+    let groups = match query.get("by") {
+        Some(_service) => sums.requests.iter().map(|(key, requests)| Group { key, requests: *requests }).collect(),
+        None => Vec::new(),
+    };
+    reply::ok(&Savings {
+        object: "nightbus.savings",
+        since: state.telemetry.started_at().unix_seconds(),
+        totals: Money::new(&sums),
+        groups,
+        note: "since this process started; requests of unknown price are counted and add no money",
+    })
+}
