@@ -143,7 +143,9 @@ impl<'a> Harvest<'a> {
             let error = match provider.download(credentials, file).await {
                 Ok(body) => match self.read_stream(body).await? {
                     None => return Ok(Ok(())),
-                    Some(cause) => ProviderError::NoAnswer { operation: "download", cause, may_have_taken_effect: false },
+                    Some(cause) => {
+                        ProviderError::NoAnswer { operation: "download", cause, may_have_taken_effect: false }
+                    }
                 },
                 Err(error) => error,
             };
@@ -212,12 +214,8 @@ impl<'a> Harvest<'a> {
         tally.answered += retried.answered;
         tally.requeued += retried.requeued;
         tally.failed += retried.failed;
-        let missing: Vec<RequestId> = self
-            .expected
-            .iter()
-            .zip(&self.settled)
-            .filter_map(|(id, settled)| (!settled).then_some(*id))
-            .collect();
+        let missing: Vec<RequestId> =
+            self.expected.iter().zip(&self.settled).filter_map(|(id, settled)| (!settled).then_some(*id)).collect();
         if missing.is_empty() {
             return Ok(tally);
         }
@@ -238,7 +236,8 @@ impl<'a> Harvest<'a> {
             }
             None => {
                 let why = if event == BatchEvent::Complete { "line_missing" } else { "line_not_executed" };
-                let refusal = Refusal::own("the batch ended without an answer for this request, more than once: send it live");
+                let refusal =
+                    Refusal::own("the batch ended without an answer for this request, more than once: send it live");
                 settle::requeue_or_refuse(self.context, self.batch, &missing, why, &refusal).await?
             }
         };

@@ -26,7 +26,12 @@ struct Reading {
 }
 
 /// The lines' bodies, in order, as JSONL. `average_bytes` of a line sizes the chunks.
-pub(crate) fn stream_lines(store: SharedStore, endpoint: Endpoint, lines: Arc<[RequestId]>, average_bytes: u64) -> Body {
+pub(crate) fn stream_lines(
+    store: SharedStore,
+    endpoint: Endpoint,
+    lines: Arc<[RequestId]>,
+    average_bytes: u64,
+) -> Body {
     let by_bytes = usize::try_from(CHUNK_BYTES / average_bytes.max(1)).unwrap_or(CHUNK_LINES);
     let reading = Reading { store, endpoint, lines, at: 0, chunk: by_bytes.clamp(1, CHUNK_LINES) };
     StreamBody::new(stream::try_unfold(reading, next_chunk)).boxed_unsync()
@@ -40,7 +45,9 @@ async fn next_chunk(mut reading: Reading) -> Result<Option<(Frame<Bytes>, Readin
     let wanted: Vec<RequestId> = rest.iter().take(reading.chunk).copied().collect();
     let bodies = reading.store.bodies(wanted.clone()).await?;
     if bodies.len() != wanted.len() {
-        return Err(format!("{} of {} bodies are missing in the store", wanted.len() - bodies.len(), wanted.len()).into());
+        return Err(
+            format!("{} of {} bodies are missing in the store", wanted.len() - bodies.len(), wanted.len()).into()
+        );
     }
     let mut text = Vec::with_capacity(bodies.iter().map(|(_, body)| body.len() + 160).sum());
     for (id, body) in &bodies {

@@ -25,7 +25,9 @@ pub(crate) enum Verdict {
 /// Lines that ended expired, 429 or 5xx are tried again; every other answer stands (contract, section 7).
 pub(crate) const fn judge(outcome: &LineOutcome) -> Verdict {
     match outcome {
-        LineOutcome::Answered { status: 408 | 409 | 429 | 500.., .. } | LineOutcome::NotExecuted { .. } => Verdict::Again,
+        LineOutcome::Answered { status: 408 | 409 | 429 | 500.., .. } | LineOutcome::NotExecuted { .. } => {
+            Verdict::Again
+        }
         LineOutcome::Answered { .. } => Verdict::Final,
     }
 }
@@ -59,7 +61,10 @@ pub(crate) fn finish_of(context: &Context, batch: &BatchRecord, id: RequestId, o
                 status_code: 502,
                 service: None,
                 provider_request_id: None,
-                error: Some(("batch_failed".to_owned(), format!("the batch did not execute this request ({code}): {message}"))),
+                error: Some((
+                    "batch_failed".to_owned(),
+                    format!("the batch did not execute this request ({code}): {message}"),
+                )),
                 usage_json: None,
                 cost_nanos: None,
                 saved_nanos: None,

@@ -42,7 +42,9 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
         let answer = match (credentials(context, batch), &batch.provider.batch_id) {
             (Some((provider, credentials)), Some(id)) => provider.get(&credentials, id).await,
             // The provider was taken out of the configuration: wait until somebody restores it.
-            _ => Err(ProviderError::Unreadable { operation: "poll", cause: "the provider is not configured".to_owned() }),
+            _ => {
+                Err(ProviderError::Unreadable { operation: "poll", cause: "the provider is not configured".to_owned() })
+            }
         };
         let mut pause = backoff(pauses, FIRST_PAUSE.min(most), most, fastrand::f64());
         match answer {

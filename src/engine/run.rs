@@ -74,7 +74,12 @@ async fn prepare(context: &Context, lane: &Arc<LaneKey>, requests: Vec<Queued>) 
         }
         Err(error) => {
             context.telemetry.store_failed(&error);
-            give_back(context, lane, requests, Some((Duration::from_secs(5), "the store cannot be written".to_owned())));
+            give_back(
+                context,
+                lane,
+                requests,
+                Some((Duration::from_secs(5), "the store cannot be written".to_owned())),
+            );
             None
         }
     }

@@ -93,11 +93,7 @@ impl Refusal {
 }
 
 /// Ends requests: durable first, then their waiters hear of it. Returns how many were ended by this call.
-pub(crate) async fn finish(
-    context: &Context,
-    batch: &BatchRecord,
-    finished: Vec<Finish>,
-) -> Result<usize, StepError> {
+pub(crate) async fn finish(context: &Context, batch: &BatchRecord, finished: Vec<Finish>) -> Result<usize, StepError> {
     let mut ended = 0;
     let applied = context.store.finish(finished.clone()).await?;
     crate::crash::point("results-recorded");
@@ -147,7 +143,8 @@ pub(crate) async fn refuse(
 pub(crate) async fn fail_all(context: &Context, batch: &BatchRecord, refusal: &Refusal) -> Result<(), StepError> {
     let lines = context.store.batch_lines(batch.id).await?;
     let failed = refuse(context, batch, &lines, refusal).await?;
-    end_batch(context, batch, BatchEvent::Fail, Tally { failed, ..Tally::default() }, Some(refusal.message.clone())).await
+    end_batch(context, batch, BatchEvent::Fail, Tally { failed, ..Tally::default() }, Some(refusal.message.clone()))
+        .await
 }
 
 /// How a batch's lines ended.
@@ -228,10 +225,8 @@ async fn requeue(
     let ids = records.iter().map(|record| record.request.id).collect();
     let requeued = context.store.requeue(batch.id, ids).await?;
     crate::crash::point("requeued");
-    let by_id: HashMap<RequestId, &RequestRecord> =
-        records.iter().map(|record| (record.request.id, record)).collect();
-    let queued: Vec<Queued> =
-        requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(record)).collect();
+    let by_id: HashMap<RequestId, &RequestRecord> = records.iter().map(|record| (record.request.id, record)).collect();
+    let queued: Vec<Queued> = requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(record)).collect();
     context.telemetry.requests_requeued(queued.len(), why);
     let count = queued.len();
     if count > 0 {
@@ -270,11 +265,8 @@ pub(crate) async fn failed_validation(
         tally.requeued = requeue(context, batch, records, "token_limit_exceeded", Some(wait)).await?;
         return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
     }
-    let named: HashMap<RequestId, &BatchFault> = object
-        .errors
-        .iter()
-        .filter_map(|fault| Some((*lines.get(fault.line?.checked_sub(1)?)?, fault)))
-        .collect();
+    let named: HashMap<RequestId, &BatchFault> =
+        object.errors.iter().filter_map(|fault| Some((*lines.get(fault.line?.checked_sub(1)?)?, fault))).collect();
     if named.is_empty() {
         let refusal = first.map_or_else(
             || Refusal::own("the provider refused the batch without saying why: try again, or send the call live"),

@@ -17,7 +17,7 @@ use crate::engine::input_file::stream_lines;
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal};
 use crate::store::{BatchRecord, BatchUpdate, ProviderBatch};
-use crate::upstream::provider::{BatchProvider, CreateBatch, Credentials, InputFile, ProviderError};
+use crate::upstream::provider::{BatchProvider, CreateBatch, Credentials, InputFile};
 use crate::wire::openai::batch::BatchObject;
 use crate::wire::openai::batch_file::line_length;
 
@@ -36,8 +36,7 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
     }
     let average = length / u64::try_from(lines.len()).unwrap_or(1).max(1);
     for attempt in 0.. {
-        let content =
-            stream_lines(Arc::clone(&context.store), batch.lane.endpoint, Arc::clone(&lines), average);
+        let content = stream_lines(Arc::clone(&context.store), batch.lane.endpoint, Arc::clone(&lines), average);
         let file = InputFile { name: format!("{}.jsonl", batch.id), length, content };
         match provider.upload(&credentials, file).await {
             Ok(file_id) => {
@@ -65,8 +64,7 @@ async fn measure(
 ) -> Result<(Arc<[RequestId]>, u64), StepError> {
     let records = context.store.records(lines).await?;
     let open: Vec<_> = records.into_iter().filter(|record| !record.state.is_terminal()).collect();
-    let length =
-        open.iter().map(|record| line_length(batch.lane.endpoint, u64::from(record.request.body_len))).sum();
+    let length = open.iter().map(|record| line_length(batch.lane.endpoint, u64::from(record.request.body_len))).sum();
     Ok((open.into_iter().map(|record| record.request.id).collect(), length))
 }
 
