@@ -23,9 +23,6 @@ pub(super) fn client_keys(
     let mut keys: Vec<ClientKey> = Vec::new();
     let mut needed = BTreeMap::new();
     for entry in tree.entries_of(&KeyPath::of("client_keys")) {
-        if tree.is_broken(&entry) {
-            continue;
-        }
         let name = client_name(tree, &entry, &keys);
         let key = client_secret(tree, environment, &entry);
         if let Some(twin) = keys.iter().find(|other| !key.is_empty() && other.key.expose_secret() == key) {
@@ -35,7 +32,8 @@ pub(super) fn client_keys(
         let allowed = allowed_providers(tree, &entry, providers);
         let all = || providers.keys().cloned().collect();
         for provider in allowed.clone().unwrap_or_else(all) {
-            needed.entry(provider).or_insert_with(|| name.clone());
+            let client = if name.is_empty() { entry.to_string() } else { quoted(&name) };
+            needed.entry(provider).or_insert(client);
         }
         keys.push(ClientKey { name, key: secret(&key), providers: allowed });
     }
@@ -43,7 +41,7 @@ pub(super) fn client_keys(
         let path = KeyPath::of("providers").child(&provider).child("api_key_env");
         if providers.contains_key(&provider) && !tree.is_given(&path) {
             let message = format!(
-                "is required, since client \"{client}\" may use this provider and nightbus then needs a key of its own; \
+                "is required, since client {client} may use this provider and nightbus then needs a key of its own; \
                  or limit client_keys[].providers"
             );
             tree.missing(&path, message);

@@ -67,11 +67,6 @@ impl Tree {
         self.mistakes
     }
 
-    /// Whether something was given here that is of the wrong type.
-    pub(super) fn is_broken(&self, path: &KeyPath) -> bool {
-        self.broken.contains(path)
-    }
-
     /// Whether any layer gave this value, rightly or wrongly.
     pub(super) fn is_given(&self, path: &KeyPath) -> bool {
         self.values.contains_key(path) || self.broken.contains(path)
@@ -111,7 +106,7 @@ impl Tree {
             .collect()
     }
 
-    /// The entries of a list of tables.
+    /// The entries of a list of tables, without those that are no tables.
     pub(super) fn entries_of(&self, list: &KeyPath) -> Vec<KeyPath> {
         let indexes: BTreeSet<usize> = self
             .steps_below(list)
@@ -120,7 +115,7 @@ impl Tree {
                 Segment::Name(_) => None,
             })
             .collect();
-        indexes.into_iter().map(|index| list.entry(index)).collect()
+        indexes.into_iter().map(|index| list.entry(index)).filter(|entry| !self.broken.contains(entry)).collect()
     }
 
     fn steps_below<'a>(&'a self, table: &'a KeyPath) -> impl Iterator<Item = &'a Segment> {
