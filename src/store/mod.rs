@@ -15,6 +15,7 @@ pub mod observer;
 mod open;
 mod rules;
 mod seal;
+mod sqlite;
 
 use std::fmt;
 use std::future::Future;
