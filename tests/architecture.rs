@@ -2,6 +2,8 @@
 //! and words that have no business in the repository. Each rule is run over the tree, and over a sample that breaks
 //! it, so that a rule that no longer sees anything fails here.
 
+#[path = "architecture/manifest.rs"]
+mod manifest;
 #[path = "architecture/paths.rs"]
 mod paths;
 #[path = "architecture/rules.rs"]
@@ -59,6 +61,14 @@ fn only_the_command_line_prints() {
 }
 
 #[test]
+fn dependencies_are_accounted_for() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
+    let (manifest, document) = (read("Cargo.toml"), read("docs/dependencies.md"));
+    assert!(manifest.contains("[dependencies]"), "Cargo.toml was not read");
+    assert_kept("dependencies", &manifest::dependencies_documented(&manifest, &document));
+}
+
+#[test]
 fn no_forbidden_words() {
     let files = repository_files();
     assert!(files.iter().any(|(path, _)| path == "Cargo.toml"), "git ls-files gave {} files", files.len());
@@ -80,6 +90,7 @@ fn repository_files() -> Vec<(String, String)> {
 }
 
 mod each_rule_can_fail {
+    use super::manifest::dependencies_documented;
     use super::rules::{directions, file_size, forbidden_words, module_doc, only_in, printing};
     use super::source::{Source, blank};
 
@@ -90,7 +101,10 @@ mod each_rule_can_fail {
     #[test]
     fn a_module_reaches_up() {
         let broken = directions(&one("src/store/memory.rs", "//! x\nuse crate::engine::plan::Plan;\n"));
-        assert_eq!(broken, ["src/store/memory.rs:2: `store` may not use `engine::plan::Plan` (only domain)"]);
+        assert_eq!(
+            broken,
+            ["src/store/memory.rs:2: `store` may not use `engine::plan::Plan` (only domain, config::StoreKind)"]
+        );
     }
 
     #[test]
@@ -123,6 +137,7 @@ mod each_rule_can_fail {
             ("src/engine/plan/tests.rs", "use crate::sim::Sim;"),
             ("src/intake/passthrough.rs", "use crate::upstream::Client;"),
             ("src/admin/api.rs", "use crate::intake::respond::json;"),
+            ("src/store/open.rs", "use crate::config::StoreKind;"),
             ("src/main.rs", "fn main() { nightbus::cli::main() }"),
         ] {
             assert_eq!(directions(&one(path, text)), Vec::<String>::new(), "{path}: {text}");
@@ -133,6 +148,7 @@ mod each_rule_can_fail {
     fn special_directions() {
         for (path, text) in [
             ("src/sim/mod.rs", "use crate::wire::openai;"),
+            ("src/store/open.rs", "use crate::config::{Config, StoreKind};"),
             ("src/intake/defer.rs", "use crate::upstream::Client;"),
             ("src/admin/api.rs", "use crate::intake::defer;"),
             ("src/admin/api.rs", "use crate::upstream::Client;"),
@@ -190,6 +206,18 @@ mod each_rule_can_fail {
             assert_eq!(printing(&one("src/engine/poll.rs", &text)).len(), 1, "{call}");
             assert_eq!(printing(&one("src/cli/output.rs", &text)), Vec::<String>::new(), "{call}");
         }
+    }
+
+    #[test]
+    fn a_dependency_without_a_row() {
+        let manifest = "[package]\nname = \"x\"\n[dependencies]\n# why\nserde = { version = \"1\" }\ntokio.workspace = true\n\
+                        [dev-dependencies]\nrcgen = \"0\"\n[profile.dev]\ndebug = 1\n";
+        let all = "| crate | what |\n| `serde` | x |\n| `tokio` | x |\n| `rcgen` | x |\n";
+        assert_eq!(dependencies_documented(manifest, all), Vec::<String>::new());
+        assert_eq!(
+            dependencies_documented(manifest, "| `serde` | x |\n| `rcgen` | x |\n| `left-pad` | x |\n"),
+            ["docs/dependencies.md: no row for `tokio`", "docs/dependencies.md: `left-pad` is not used"]
+        );
     }
 
     #[test]

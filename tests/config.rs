@@ -1,5 +1,12 @@
 //! The configuration as a user meets it: `proxy.toml`, the environment, the command line, and what is said of mistakes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests; clippy's exception covers only the test functions themselves"
+)]
+
 mod config {
     mod access;
     mod files;

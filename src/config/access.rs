@@ -32,7 +32,8 @@ pub(super) fn client_keys(
         let allowed = allowed_providers(tree, &entry, providers);
         let all = || providers.keys().cloned().collect();
         for provider in allowed.clone().unwrap_or_else(all) {
-            needed.entry(provider).or_insert_with(|| name.clone());
+            let client = if name.is_empty() { entry.to_string() } else { quoted(&name) };
+            needed.entry(provider).or_insert(client);
         }
         keys.push(ClientKey { name, key: secret(&key), providers: allowed });
     }
@@ -40,7 +41,7 @@ pub(super) fn client_keys(
         let path = KeyPath::of("providers").child(&provider).child("api_key_env");
         if providers.contains_key(&provider) && !tree.is_given(&path) {
             let message = format!(
-                "is required, since client \"{client}\" may use this provider and nightbus then needs a key of its own; \
+                "is required, since client {client} may use this provider and nightbus then needs a key of its own; \
                  or limit client_keys[].providers"
             );
             tree.missing(&path, message);
@@ -193,7 +194,9 @@ pub(super) fn check_listeners(tree: &mut Tree, config: &Config) {
         );
     }
     if overlap(config.listen, config.admin_listen) {
-        tree.mistake(&admin_listen, format!("{} is taken by listen ({})", config.admin_listen, config.listen));
+        let message = format!("listen ({}) and admin_listen ({}) must differ", config.listen, config.admin_listen);
+        let given = if tree.is_given(&admin_listen) { &admin_listen } else { &listen };
+        tree.mistake(given, message);
     }
 }
 

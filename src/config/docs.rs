@@ -23,12 +23,12 @@ proxy.toml:12: batching.idel: unknown key; did you mean batching.idle?
 - **Precedence**: command line, then environment, then file, then default.
 - **Environment**: `NIGHTBUS_` and the key's path in capitals, joined by `__`; a `-` in a provider's name becomes `_`,
   entries of lists of tables are counted from 0. Lists are written `a,b` or `[\"a\", \"b\"]`. An empty variable counts as
-  not set, for a list as the empty list. Unknown `NIGHTBUS_` variables are mistakes, but for `NIGHTBUS_CONFIG`,
-  `NIGHTBUS_MASTER_KEY` (what seals the store), `NIGHTBUS_ADMIN_TOKEN` (the same as `admin.token`), those named by an
-  `api_key_env`, `key_env` or `token_env` or beginning with `NIGHTBUS_KEY_` (keys) or `NIGHTBUS_TEST_`, and the links that Kubernetes makes
-  for a service called `nightbus`.
-- **Durations** are `300ms`, `5s`, `90m`, `6h`, `1d`, or a sequence such as `1h30m`. **Sizes** are bytes, or texts such as `\"200MB\"`
-  (millions) and `\"32MiB\"` (1024 x 1024).
+  not set, for a list as the empty list. Unknown `NIGHTBUS_` variables are mistakes. Not keys, and allowed:
+  `NIGHTBUS_CONFIG`, `NIGHTBUS_MASTER_KEY` (what seals the store), `NIGHTBUS_ADMIN_TOKEN` (the same as `admin.token`),
+  what `api_key_env`, `key_env` or `token_env` name, whatever begins with `NIGHTBUS_KEY_` (keys) or `NIGHTBUS_TEST_`,
+  and the links that Kubernetes makes for a service called `nightbus`.
+- **Durations** are `300ms`, `5s`, `90m`, `6h`, `1d`, or a sequence such as `1h30m`. **Sizes** are bytes, or texts such
+  as `\"200MB\"` (millions) and `\"32MiB\"` (1024 x 1024).
 - **Secrets** are best kept out of the file: `api_key_env`, `key_env` and `token_env` name environment variables, which
   must be set. No message, log line or listing repeats a secret.
 ";
@@ -81,10 +81,7 @@ pub fn default_file() -> String {
             push(&mut text, format_args!("{}{header}\n", if is_active { "" } else { "# " }));
         }
         for key in section.keys {
-            comment(&mut text, key.effect);
-            if let Some(risk) = key.risk {
-                comment(&mut text, risk);
-            }
+            comment(&mut text, &format!("{} {}", key.effect, key.risk.unwrap_or_default()));
             match (key.default.filter(|_| is_active), key.default.or(key.example)) {
                 (Some(default), _) => push(&mut text, format_args!("{} = {default}\n", key.name)),
                 (None, shown) => push(&mut text, format_args!("# {} = {}\n", key.name, shown.unwrap_or("…"))),

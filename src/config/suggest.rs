@@ -19,7 +19,7 @@ pub(super) fn unknown_key(path: &KeyPath) -> String {
     let parent = plain(&path.parent().to_string());
     let best = known_paths(path)
         .map(|known| {
-            let leaf_distance = distance(&leaf, &plain(known.leaf().unwrap_or_default()));
+            let leaf_distance = name_distance(&leaf, &plain(known.leaf().unwrap_or_default()));
             // A right name in the wrong section must beat a wrong name in the right one.
             let parent_distance = distance(&parent, &plain(&known.parent().to_string())).min(3);
             (leaf_distance.saturating_mul(2).saturating_add(parent_distance), leaf_distance, known)
@@ -71,6 +71,12 @@ fn distance(a: &str, b: &str) -> usize {
     if a.len() > 400 { usize::MAX / 4 } else { strsim::damerau_levenshtein(a, b) }
 }
 
+/// As [`distance`], but `timeout` is near to `idle_timeout`, and `max_requests_per_file` to `max_requests`.
+fn name_distance(a: &str, b: &str) -> usize {
+    let contains = (a.len() > 3 && b.contains(a)) || (b.len() > 3 && a.contains(b));
+    if contains { distance(a, b).min(2) } else { distance(a, b) }
+}
+
 fn is_close(score: usize, text: &str) -> bool {
-    score <= (text.chars().count() / 3).max(2)
+    score <= (text.chars().count() / 3).max(1)
 }

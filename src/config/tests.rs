@@ -87,10 +87,15 @@ fn the_nearest_key_is_found_across_sections_and_spellings() {
         ("base_url", "did you mean providers.openai.base_url?"),
         ("client_key", "did you mean client_keys?"),
         ("provider", "did you mean providers?"),
+        ("upstream.timeout", "did you mean upstream.connect_timeout?"),
+        ("providers.openai.api_key", "did you mean providers.openai.api_key_env?"),
+        ("batching.max_requests_per_file", "did you mean batching.max_requests?"),
     ] {
         assert_eq!(suggest::unknown_key(&KeyPath::of(given)), format!("unknown key; {near}"), "{given}");
     }
-    assert!(suggest::unknown_key(&KeyPath::of("zzzzzzzzzzzz")).starts_with("unknown key; the nearest is "));
+    for far in ["zzzzzzzzzzzz", "port"] {
+        assert!(suggest::unknown_key(&KeyPath::of(far)).starts_with("unknown key; the nearest is "), "{far}");
+    }
     let entry = KeyPath::of("client_keys").entry(3).child("nmae");
     assert_eq!(suggest::unknown_key(&entry), "unknown key; did you mean client_keys[3].name?");
 }

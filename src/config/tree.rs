@@ -106,7 +106,7 @@ impl Tree {
             .collect()
     }
 
-    /// The entries of a list of tables.
+    /// The entries of a list of tables, without those that are no tables.
     pub(super) fn entries_of(&self, list: &KeyPath) -> Vec<KeyPath> {
         let indexes: BTreeSet<usize> = self
             .steps_below(list)
@@ -115,7 +115,7 @@ impl Tree {
                 Segment::Name(_) => None,
             })
             .collect();
-        indexes.into_iter().map(|index| list.entry(index)).collect()
+        indexes.into_iter().map(|index| list.entry(index)).filter(|entry| !self.broken.contains(entry)).collect()
     }
 
     fn steps_below<'a>(&'a self, table: &'a KeyPath) -> impl Iterator<Item = &'a Segment> {
@@ -124,11 +124,10 @@ impl Tree {
     }
 
     fn origin(&self, path: &KeyPath) -> Origin {
-        let own = self.values.get(path).map(|(_, origin)| origin);
-        own.or_else(|| self.tables.get(path))
-            .or_else(|| self.tables.get(&path.parent()))
-            .cloned()
-            .unwrap_or(Origin::Default)
+        let own = self.values.get(path).map(|(_, origin)| origin).or_else(|| self.tables.get(path));
+        let below =
+            || self.values.iter().find(|(key, _)| key.step_below(path).is_some()).map(|(_, (_, origin))| origin);
+        own.or_else(below).or_else(|| self.tables.get(&path.parent())).cloned().unwrap_or(Origin::Default)
     }
 
     /// The value of a key: as given, else its default.

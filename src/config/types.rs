@@ -75,6 +75,15 @@ pub enum ProviderKind {
     OpenAi,
 }
 
+impl ProviderKind {
+    /// Its name in `proxy.toml` and in the price list.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+        }
+    }
+}
+
 /// One provider. Limits that are `None` are the kind's own (capability table).
 #[derive(Clone, Debug)]
 pub struct ProviderConfig {

@@ -115,7 +115,7 @@ pub(super) fn from_literal(key: &Key, literal: &str) -> Option<Value> {
 pub(super) fn expected(key: &Key) -> String {
     match key.kind {
         Kind::Bool => "true or false".to_owned(),
-        Kind::Count { min, max } if max >= u64::from(u32::MAX) => format!("a whole number of at least {min}"),
+        Kind::Count { min, max } if max > u64::from(u32::MAX) => format!("a whole number of at least {min}"),
         Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
         Kind::Size => "a number of bytes above 0, or a size such as \"32MiB\"".to_owned(),
         Kind::Usd => "an amount in US dollars such as 50.0".to_owned(),

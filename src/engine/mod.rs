@@ -1,55 +1,298 @@
 //! Background work: lanes, batches, results. Restartable at any line.
+//!
+//! What must survive is in the store before the next step begins: a request is durable before it is queued here, a
+//! batch's intent before its upload, its file's id before its creation, every answer before its caller hears of it.
+//! Nothing here needs a client to be there.
+//!
+//! `intake` hands accepted requests to [`Engine::enqueue`] and waits with [`Engine::waiters`]; `admin` looks and acts
+//! through the same handle.
 
+mod accounts;
+mod collect;
+mod context;
+mod dispatch;
+mod expire;
+mod input_file;
+mod lines;
 pub mod object;
+mod outcome;
+mod plan;
+mod poll;
+mod recorder;
+mod recover;
+mod run;
+mod settle;
+mod submit;
 pub mod view;
+pub mod waiters;
 
-use tokio::sync::broadcast;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::domain::ids::{BatchId, RequestId};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::config::Config;
+use crate::domain::clock::SharedClock;
+use crate::domain::ids::{BatchId, IdSource, RequestId};
 use crate::domain::lane::Fingerprint;
-use crate::store::{SharedStore, StoreError};
+use crate::domain::request::RequestState;
+use crate::engine::accounts::Accounts;
+use crate::engine::context::Context;
+use crate::engine::dispatch::Message;
+use crate::engine::plan::Queued;
+use crate::engine::waiters::{Answer, Waiters};
+use crate::store::{Account, Finish, NewRequest, OutcomeSummary, RequestRecord, SharedStore, StoreError};
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+use crate::upstream::capability::Capability;
+use crate::upstream::provider::BatchProvider;
+use crate::wire::openai::batch_file::line_length;
 pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, LaneView};
+
+/// Live listeners that are slower than this many changes lose the oldest.
+const EVENT_BUFFER: usize = 4_096;
 
 /// The handle of the running engine. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    store: SharedStore,
-    events: broadcast::Sender<EngineEvent>,
+    context: Arc<Context>,
+}
+
+/// What the engine is made of.
+#[derive(Debug)]
+pub struct EngineParts {
+    /// Durable state.
+    pub store: SharedStore,
+    /// Wall clock.
+    pub clock: SharedClock,
+    /// Owner of all background tasks.
+    pub tasks: Tasks,
+    /// Log lines and metrics.
+    pub telemetry: Telemetry,
+    /// The batch APIs, by provider name.
+    pub providers: HashMap<String, Arc<dyn BatchProvider>>,
 }
 
 impl Engine {
-    /// The store behind it.
-    pub fn store(&self) -> &SharedStore {
-        &self.store
+    /// Starts the engine: what an earlier run left goes on at once.
+    pub async fn start(config: &Config, parts: EngineParts) -> Result<Self, StoreError> {
+        let (dispatcher, messages) = mpsc::unbounded_channel();
+        let context = Arc::new(Context {
+            ids: IdSource::after(parts.store.last_sequence().await?),
+            store: parts.store,
+            clock: parts.clock,
+            tasks: parts.tasks,
+            telemetry: parts.telemetry,
+            waiters: Waiters::new(),
+            accounts: Accounts::default(),
+            providers: parts.providers,
+            provider_configs: config.providers.iter().map(|(name, config)| (name.clone(), config.clone())).collect(),
+            batching: config.batching.clone(),
+            retention: config.retention,
+            events: broadcast::channel(EVENT_BUFFER).0,
+            dispatcher,
+            queued: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            lanes: parking_lot::RwLock::new(Vec::new()),
+        });
+        let found = recover::recover(&context).await?;
+        if found.queued + found.batches > 0 {
+            tracing::info!(queued = found.queued, batches = found.batches, "going on with what an earlier run left");
+        }
+        context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
+        context.tasks.spawn("expiry", expire::run(Arc::clone(&context)));
+        Ok(Self { context })
     }
 
-    /// What it is doing now.
+    /// The store behind it.
+    pub fn store(&self) -> &SharedStore {
+        &self.context.store
+    }
+
+    /// Log lines and metrics.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.context.telemetry
+    }
+
+    /// The wall clock.
+    pub fn clock(&self) -> &SharedClock {
+        &self.context.clock
+    }
+
+    /// Who waits for what.
+    pub fn waiters(&self) -> &Waiters {
+        &self.context.waiters
+    }
+
+    /// What a provider's batch API takes; none: no such provider.
+    pub fn capability(&self, provider: &str) -> Option<&Capability> {
+        self.context.providers.get(provider).map(|provider| provider.capability())
+    }
+
+    /// An id for a new request.
+    pub fn new_request_id(&self) -> RequestId {
+        self.context.ids.request_id(self.context.now(), random())
+    }
+
+    /// Requests that wait for a batch.
+    pub fn queued_requests(&self) -> u64 {
+        self.context.queued.load(Ordering::Relaxed)
+    }
+
+    /// Whether new deferrals are refused because the process is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.context.is_draining()
+    }
+
+    /// From now on no new batch is started; what is submitted goes on.
+    pub fn drain(&self) {
+        self.context.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps an upstream credential, once, before the first request that needs it is accepted.
+    pub async fn keep_account(&self, account: Account) -> Result<(), StoreError> {
+        self.context.accounts.keep(&self.context.store, account).await
+    }
+
+    /// Whether a credential is kept already.
+    pub fn knows_account(&self, fingerprint: Fingerprint) -> bool {
+        self.context.accounts.is_known(fingerprint)
+    }
+
+    /// Queues a request that the store has accepted: only now may it enter a batch.
+    pub fn enqueue(&self, request: &NewRequest) {
+        self.context.queued.fetch_add(1, Ordering::Relaxed);
+        self.context.telemetry.request_accepted(request.lane.endpoint.as_str(), u64::from(request.body_len));
+        self.context.announce_request(request.id, RequestState::Queued.as_str());
+        let queued = Queued {
+            id: request.id,
+            line_bytes: line_length(request.lane.endpoint, u64::from(request.body_len)),
+            inputs: request.options.inputs(),
+            caller: request.caller,
+            accepted_at: request.created_at,
+            since: tokio::time::Instant::now(),
+        };
+        self.context.tell(Message::Accepted(Arc::clone(&request.lane), queued));
+    }
+
+    /// What it is doing now; lanes are at most a moment old.
     pub fn view(&self) -> EngineView {
-        EngineView::default()
+        let lanes = self.context.lanes.read().clone();
+        EngineView {
+            queued_requests: self.queued_requests(),
+            queued_bytes: lanes.iter().map(|lane| lane.queued_bytes).sum(),
+            oldest_queued_at: lanes.iter().filter_map(|lane| lane.oldest_queued_at).min(),
+            held_connections: self.context.waiters.count(),
+            lanes,
+            stopping: self.context.is_draining(),
+        }
     }
 
     /// Live changes. Slow listeners lose the oldest.
     pub fn subscribe(&self) -> broadcast::Receiver<EngineEvent> {
-        self.events.subscribe()
+        self.context.events.subscribe()
     }
 
     /// Submits what is queued now: of one caller, or of all.
-    pub async fn flush(&self, _caller: Option<Fingerprint>) -> FlushReport {
-        FlushReport::default()
+    pub async fn flush(&self, caller: Option<Fingerprint>) -> FlushReport {
+        let (reply, report) = oneshot::channel();
+        self.context.tell(Message::Flush(caller, reply));
+        report.await.unwrap_or_default()
     }
 
     /// Withdraws a queued request. With `caller`, only that caller's.
     pub async fn cancel_request(
         &self,
-        _id: RequestId,
-        _caller: Option<Fingerprint>,
+        id: RequestId,
+        caller: Option<Fingerprint>,
     ) -> Result<CancelOutcome, StoreError> {
-        Ok(CancelOutcome::NotFound)
+        let Some(record) = self.context.store.request(id).await? else {
+            return Ok(CancelOutcome::NotFound);
+        };
+        if caller.is_some_and(|caller| caller != record.request.caller) {
+            return Ok(CancelOutcome::NotFound);
+        }
+        match record.state {
+            RequestState::Submitted => Ok(CancelOutcome::AlreadySubmitted),
+            RequestState::Completed | RequestState::Failed | RequestState::Cancelled => Ok(CancelOutcome::AlreadyEnded),
+            RequestState::Queued => self.cancel_queued(&record).await,
+        }
+    }
+
+    async fn cancel_queued(&self, record: &RequestRecord) -> Result<CancelOutcome, StoreError> {
+        let id = record.request.id;
+        let finish = cancelled(id, self.context.now());
+        let applied = self.context.store.finish(vec![finish.clone()]).await?;
+        if !applied.first().copied().unwrap_or(false) {
+            // It was submitted or ended between the look and the act.
+            let state = self.context.store.request(id).await?.map(|record| record.state);
+            return Ok(match state {
+                Some(RequestState::Queued | RequestState::Submitted) => CancelOutcome::AlreadySubmitted,
+                Some(_) => CancelOutcome::AlreadyEnded,
+                None => CancelOutcome::NotFound,
+            });
+        }
+        self.context.tell(Message::Withdrawn(Arc::clone(&record.request.lane), id));
+        self.context.telemetry.requests_cancelled(1, "by_caller");
+        self.context.announce_request(id, RequestState::Cancelled.as_str());
+        self.context.waiters.wake(
+            id,
+            Answer {
+                state: finish.state,
+                summary: finish.summary,
+                finished_at: finish.at,
+                batch_id: record.batch_id,
+                body: None,
+            },
+        );
+        Ok(CancelOutcome::Cancelled)
     }
 
     /// Asks the provider to cancel a batch; its lines that never ran are tried again. `None`: no such batch;
-    /// `Some(false)`: it had ended.
-    pub async fn cancel_batch(&self, _id: BatchId) -> Result<Option<bool>, StoreError> {
-        Ok(None)
+    /// `Some(false)`: it had ended, is not created yet, or the provider refused.
+    pub async fn cancel_batch(&self, id: BatchId) -> Result<Option<bool>, StoreError> {
+        let Some(batch) = self.context.store.batch(id).await? else {
+            return Ok(None);
+        };
+        let provider_id = batch.provider.batch_id.clone().filter(|_| !batch.state.is_terminal());
+        let (Some(provider_id), Some((provider, credentials))) = (provider_id, run::credentials(&self.context, &batch))
+        else {
+            return Ok(Some(false));
+        };
+        match provider.cancel(&credentials, &provider_id).await {
+            Ok(_cancelling) => Ok(Some(true)),
+            Err(error) => {
+                self.context.telemetry.provider_error("cancel", &error, None);
+                Ok(Some(false))
+            }
+        }
+    }
+}
+
+fn cancelled(id: RequestId, at: crate::domain::clock::Micros) -> Finish {
+    Finish {
+        id,
+        state: RequestState::Cancelled,
+        at,
+        summary: OutcomeSummary {
+            status_code: 410,
+            service: None,
+            provider_request_id: None,
+            error: Some(("cancelled".to_owned(), "the request was cancelled before it was submitted".to_owned())),
+            usage_json: None,
+            cost_nanos: None,
+            saved_nanos: None,
+        },
+        body: None,
+    }
+}
+
+/// Unguessable bits for ids. Callers see only their own requests; this makes probing pointless as well.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_unspecified) => fastrand::u64(..),
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::body::Body;
+use crate::intake::interim;
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::respond::error_response;
 use crate::intake::sniff::{Protocol, Rewound, protocol_of};
@@ -111,11 +112,15 @@ where
     async fn http1<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {
         let Self { service, info, protocols, tasks, grace } = self;
         let stop = tasks.stop_token().clone();
+        let (io, calls) = interim::wrap(io);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            let (sender, open) = calls.open();
+            let interim = (request.version() == Version::HTTP_11).then_some(sender);
             if request.headers().contains_key(UPGRADE) {
                 request.extensions_mut().insert(tasks.clone());
             }
-            contained(service(request, info.clone()))
+            let handler = service(request, ConnectionInfo { interim, ..info.clone() });
+            contained(handler, open)
         });
         let connection = protocols.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
         drop(protocols);
@@ -134,7 +139,7 @@ where
     async fn http2<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {
         let Self { service, info, protocols, tasks, grace } = self;
         let stop = tasks.stop_token().clone();
-        let service = service_fn(move |request: Request<Incoming>| contained(service(request, info.clone())));
+        let service = service_fn(move |request: Request<Incoming>| contained(service(request, info.clone()), ()));
         let mut connection = std::pin::pin!(protocols.http2.serve_connection(TokioIo::new(io), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
@@ -147,12 +152,16 @@ where
     }
 }
 
-/// The handler's response, or a 500 when it panicked.
-fn contained<F>(handler: F) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send
+/// The handler's response, or a 500 when it panicked. `guard` lives exactly as long as the handler.
+fn contained<F, G>(handler: F, guard: G) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send
 where
     F: Future<Output = Response<Body>> + Send,
+    G: Send,
 {
-    AssertUnwindSafe(handler).catch_unwind().map(|outcome| Ok(outcome.unwrap_or_else(|_panic| after_panic())))
+    AssertUnwindSafe(handler).catch_unwind().map(move |outcome| {
+        drop(guard);
+        Ok(outcome.unwrap_or_else(|_panic| after_panic()))
+    })
 }
 
 fn after_panic() -> Response<Body> {

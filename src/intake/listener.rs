@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::body::Body;
 use crate::intake::connection::{ConnectionContext, Protocols};
+use crate::intake::interim::InterimSender;
 use crate::tasks::Tasks;
 
 /// Connections that may wait to be accepted: thousands of callers start at once.
@@ -25,7 +26,7 @@ pub const DEFAULT_BACKLOG: u32 = 8_192;
 /// Pause after an `accept` that failed for want of resources, so that running calls can give some back.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is known about the connection a request came on.
+/// What is known about the connection a request came on, and its way to signs of life.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {
     /// The client's address.
@@ -34,6 +35,8 @@ pub struct ConnectionInfo {
     pub local: SocketAddr,
     /// Whether TLS protects it.
     pub encrypted: bool,
+    /// Sends `102 Processing` for this call; none on HTTP/1.0 and HTTP/2.
+    pub interim: Option<InterimSender>,
 }
 
 /// A bound socket that serves when told to.
@@ -93,7 +96,8 @@ impl Listener {
                     continue;
                 }
             };
-            let info = ConnectionInfo { peer, local: local_of(&stream, self.local), encrypted: tls.is_some() };
+            let info =
+                ConnectionInfo { peer, local: local_of(&stream, self.local), encrypted: tls.is_some(), interim: None };
             let context = ConnectionContext {
                 service: service.clone(),
                 info,

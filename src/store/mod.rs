@@ -15,6 +15,7 @@ pub mod observer;
 mod open;
 mod rules;
 mod seal;
+mod sqlite;
 
 use std::fmt;
 use std::future::Future;
@@ -95,10 +96,24 @@ impl RequestOptions {
     pub const NO_FALLBACK: u32 = 8;
     /// The answer was written to a waiter and flushed.
     pub const DELIVERED: u32 = 16;
+    const INPUTS_SHIFT: u32 = 8;
 
     /// Whether all of `bits` are set.
     pub const fn has(self, bits: u32) -> bool {
         self.0 & bits == bits
+    }
+
+    /// How many embedding inputs the request holds (0 elsewhere); kept in the upper bits.
+    pub const fn inputs(self) -> u32 {
+        self.0 >> Self::INPUTS_SHIFT
+    }
+
+    /// With so many embedding inputs.
+    #[must_use]
+    pub const fn with_inputs(self, inputs: u32) -> Self {
+        let most = u32::MAX >> Self::INPUTS_SHIFT;
+        let inputs = if inputs > most { most } else { inputs };
+        Self((self.0 & ((1 << Self::INPUTS_SHIFT) - 1)) | (inputs << Self::INPUTS_SHIFT))
     }
 
     /// With `bits` set.
@@ -324,6 +339,17 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// One request without its answer.
     fn request(&self, id: RequestId) -> StoreFuture<'_, Option<RequestRecord>>;
+
+    /// Many requests without their answers, in the given order; unknown ids are left out.
+    fn records(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<RequestRecord>> {
+        Box::pin(async move {
+            let mut records = Vec::with_capacity(ids.len());
+            for id in ids {
+                records.extend(self.request(id).await?);
+            }
+            Ok(records)
+        })
+    }
 
     /// One request with its answer.
     fn result(&self, id: RequestId) -> StoreFuture<'_, Option<StoredResult>>;

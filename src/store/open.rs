@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use crate::config::StoreKind;
 use crate::store::memory::MemoryStore;
 use crate::store::observer::SharedObserver;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{SharedStore, StoreError};
 
 /// Opens the store of `kind` in `data_dir`, which is made when it is not there.
@@ -26,10 +27,7 @@ pub fn open(
 ) -> Result<SharedStore, StoreError> {
     match kind {
         StoreKind::Memory => Ok(Arc::new(MemoryStore::new(master_key)?)),
-        StoreKind::Sqlite => {
-            let _unused = (data_dir, observer);
-            Err(StoreError::Unwritable("the sqlite store is not there yet".to_owned()))
-        }
+        StoreKind::Sqlite => Ok(Arc::new(SqliteStore::open(data_dir, master_key, observer)?)),
     }
 }
 

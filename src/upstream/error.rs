@@ -192,8 +192,12 @@ mod tests {
 
     #[test]
     fn our_own_error_is_found_inside_others() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("client error (Connect)")]
+        struct Outer(#[source] UpstreamError);
         let inner = UpstreamError::Tls { cause: "unknown issuer".into() };
-        let outer = std::io::Error::other(inner.clone());
+        let outer = Outer(inner.clone());
+        assert_eq!(chain(&outer), "client error (Connect): TLS: unknown issuer");
         assert_eq!(UpstreamError::from_send(&outer), inner);
         assert_eq!(
             UpstreamError::from_send(&std::io::Error::other("reset")),

@@ -1,9 +1,13 @@
-//! What goes out to a provider: HTTP client, TLS, the batch APIs and what each kind can do.
-//! What goes out: the HTTP client, TLS, outbound proxies, and the headers that end here.
+//! What goes out: the HTTP client, TLS, outbound proxies, the headers that end here, and the providers' batch APIs
+//! with what each kind can do.
 
+pub mod capability;
 pub mod client;
 mod connect;
 pub mod error;
 pub mod headers;
+mod multipart;
+pub mod openai;
 pub mod outbound_proxy;
+pub mod provider;
 mod tls;

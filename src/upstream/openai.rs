@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::body::{Body, empty, full};
@@ -74,18 +74,19 @@ impl OpenAiProvider {
             let response = self.send(operation, request).await?;
             let (parts, body) = response.into_parts();
             let body = read(operation, body).await?;
-            if parts.status.is_success() { Ok(body) } else { Err(refused(operation, parts.status, &parts.headers, body)) }
+            if parts.status.is_success() {
+                Ok(body)
+            } else {
+                Err(refused(operation, parts.status, &parts.headers, body))
+            }
         };
-        tokio::time::timeout(bound, exchange)
-            .await
-            .unwrap_or_else(|_elapsed| Err(no_answer(operation, format!("no answer within {} s", bound.as_secs()), true)))
+        tokio::time::timeout(bound, exchange).await.unwrap_or_else(|_elapsed| {
+            Err(no_answer(operation, format!("no answer within {} s", bound.as_secs()), true))
+        })
     }
 
     async fn send(&self, operation: &'static str, request: Request<Body>) -> Result<Response<Body>, ProviderError> {
-        self.client
-            .send(request)
-            .await
-            .map_err(|error| no_answer(operation, error.cause(), error.may_have_been_sent()))
+        self.client.send(request).await.map_err(|error| no_answer(operation, error.cause(), error.may_have_been_sent()))
     }
 
     async fn call_json(
@@ -149,8 +150,7 @@ impl OpenAiProvider {
     }
 
     async fn open_file(&self, credentials: &Credentials, file: &str) -> Result<Body, ProviderError> {
-        let request =
-            self.request("download", Method::GET, &format!("/files/{file}/content"), credentials, empty())?;
+        let request = self.request("download", Method::GET, &format!("/files/{file}/content"), credentials, empty())?;
         let response = tokio::time::timeout(CALL_TIMEOUT, self.send("download", request))
             .await
             .unwrap_or_else(|_elapsed| Err(no_answer("download", "no answer in time".to_owned(), true)))?;
@@ -238,12 +238,16 @@ impl BatchProvider for OpenAiProvider {
     }
 }
 
-async fn read(operation: &'static str, body: Body) -> Result<Bytes, ProviderError> {
-    Limited::new(body, MAX_ANSWER_BYTES)
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-        .map_err(|error| no_answer(operation, error.to_string(), true))
+async fn read(operation: &'static str, mut body: Body) -> Result<Bytes, ProviderError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| no_answer(operation, error.to_string(), true))?;
+        whole.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if whole.len() > MAX_ANSWER_BYTES {
+            return Err(unreadable(operation, &"the answer is too long"));
+        }
+    }
+    Ok(whole.freeze())
 }
 
 const fn no_answer(operation: &'static str, cause: String, may_have_taken_effect: bool) -> ProviderError {

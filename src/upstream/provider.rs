@@ -62,7 +62,12 @@ pub trait BatchProvider: Send + Sync + fmt::Debug {
     fn create<'a>(&'a self, credentials: &'a Credentials, batch: &'a CreateBatch) -> ProviderFuture<'a, BatchObject>;
 
     /// Looks for the batch that carries `id`, among those created since `since` (the provider's clock may differ by an hour).
-    fn find<'a>(&'a self, credentials: &'a Credentials, id: BatchId, since: Micros) -> ProviderFuture<'a, Option<BatchObject>>;
+    fn find<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        id: BatchId,
+        since: Micros,
+    ) -> ProviderFuture<'a, Option<BatchObject>>;
 
     /// Reads a batch.
     fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject>;

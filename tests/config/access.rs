@@ -38,8 +38,14 @@ fn the_admin_listener_needs_a_token_beyond_loopback_whatever_else_is_allowed() {
 
 #[test]
 fn the_two_listeners_must_not_overlap() {
-    one_mistake("listen = \"127.0.0.1:5051\"", "127.0.0.1:5051 is taken by listen (127.0.0.1:5051)");
-    one_mistake("allow_unauthenticated = true\nlisten = \"0.0.0.0:5051\"", "is taken by listen");
+    one_mistake(
+        "listen = \"127.0.0.1:5051\"",
+        "proxy.toml:1: listen: listen (127.0.0.1:5051) and admin_listen (127.0.0.1:5051) must differ",
+    );
+    one_mistake(
+        "allow_unauthenticated = true\nlisten = \"0.0.0.0:5051\"",
+        "proxy.toml:2: listen: listen (0.0.0.0:5051) and",
+    );
     assert!(load("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"").is_ok());
     assert!(load("listen = \"127.0.0.2:5051\"").is_ok());
 }

@@ -108,6 +108,11 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.default_provider, "openai");
     assert!(!config.allow_unauthenticated);
     assert_eq!(config.providers.len(), 1);
+}
+
+#[test]
+fn the_defaults_of_sections_are_those_of_the_contract() {
+    let config = Config::default();
     let openai = &config.providers["openai"];
     assert_eq!(openai.base_url.to_string(), "https://api.openai.com/v1");
     assert!(openai.api_key.is_none() && openai.max_requests.is_none() && openai.endpoints.is_none());
@@ -119,6 +124,11 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.batching.max_attempts, 3);
     assert_eq!(config.batching.poll.as_secs(), 10);
     assert_eq!(config.batching.max_requests, None);
+}
+
+#[test]
+fn the_default_times_and_limits_are_those_of_the_contract() {
+    let config = Config::default();
     assert_eq!(config.hold.commit_after.as_secs(), 25);
     assert_eq!(config.hold.heartbeat.as_secs(), 15);
     assert_eq!(config.hold.orphan_grace.as_secs(), 600);
@@ -131,6 +141,11 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.upstream.first_byte_timeout.as_secs(), 600);
     assert_eq!(config.upstream.idle_timeout.as_secs(), 600);
     assert_eq!(config.upstream.tls_roots, TlsRoots::Auto);
+}
+
+#[test]
+fn by_default_nobody_else_may_call_and_nothing_is_shown() {
+    let config = Config::default();
     assert!(config.cors.allow_origins.is_empty() && config.admin.allowed_hosts.is_empty());
     assert!(config.admin.token.is_none() && !config.admin.show_bodies && config.tls.is_none());
     assert!(!config.log.json && config.log.level == "info");

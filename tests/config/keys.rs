@@ -193,6 +193,7 @@ fn values_are_checked_for_sense() {
         ("batching = 5", "expected a table: [batching]"),
         ("[client_keys]\nname = \"x\"", "expected a list of tables: [[client_keys]]"),
         ("client_keys = [1]", "expected a list of tables"),
+        ("deferral.rules = [1]", "expected a list of tables: [[deferral.rules]]"),
         ("providers.groq = \"https://api.groq.com\"", "expected a table: [providers.groq]"),
     ] {
         let found = mistakes(text);

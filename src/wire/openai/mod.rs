@@ -5,3 +5,6 @@ pub mod batch_file;
 pub mod edit;
 pub mod output_line;
 pub mod peek;
+pub mod replay;
+pub mod sse;
+pub mod usage;

@@ -1,0 +1,266 @@
+//! From a batch's final state to its lines' answers: both files read as streams, each line on its own, every result
+//! durable before its caller hears of it, nothing counted twice however often a file is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+
+use crate::domain::backoff::backoff;
+use crate::domain::batch::BatchEvent;
+use crate::domain::ids::RequestId;
+use crate::domain::request::RequestState;
+use crate::engine::context::Context;
+use crate::engine::lines::LineSplitter;
+use crate::engine::outcome::{Verdict, finish_of, judge};
+use crate::engine::poll::Ended;
+use crate::engine::recorder::Recorder;
+use crate::engine::run::{StepError, credentials, wait_after};
+use crate::engine::settle::{self, Refusal, Tally};
+use crate::store::BatchRecord;
+use crate::upstream::provider::{BatchProvider, Credentials, ProviderError};
+use crate::wire::openai::batch::{BatchObject, BatchStatus};
+use crate::wire::openai::output_line::{self, LineOutcome};
+
+/// How long file ids that should be there may be missing (contract, section 7: minutes).
+const FILE_ID_PATIENCE: Duration = Duration::from_secs(300);
+/// How often a file that breaks off or is not there is opened again, with pauses up to a minute.
+const FILE_ATTEMPTS: u32 = 10;
+
+/// Settles every line of a batch that has ended at the provider, and records its end.
+pub(crate) async fn end(context: &Arc<Context>, batch: &BatchRecord, ended: Ended) -> Result<(), StepError> {
+    let object = match ended {
+        Ended::Final(object) => object,
+        Ended::Lost(error) => {
+            // It may have been executed and billed: never submitted again.
+            let refusal = Refusal::own(format!("the provider does not show the batch any more ({error})"));
+            return settle::fail_all(context, batch, &refusal).await;
+        }
+    };
+    let event = match object.status {
+        BatchStatus::Failed => return settle::failed_validation(context, batch, &object).await,
+        BatchStatus::Expired => BatchEvent::Expire,
+        BatchStatus::Cancelled => BatchEvent::Cancel,
+        BatchStatus::Completed | BatchStatus::Running => BatchEvent::Complete,
+    };
+    harvest(context, batch, object, event).await
+}
+
+async fn harvest(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    object: BatchObject,
+    event: BatchEvent,
+) -> Result<(), StepError> {
+    let started = Instant::now();
+    let Some((provider, credentials)) = credentials(context, batch) else {
+        return settle::fail_all(context, batch, &Refusal::own("the provider is not configured any more")).await;
+    };
+    let object = with_file_ids(context, batch, provider.as_ref(), &credentials, object).await?;
+    let mut harvest = Harvest::new(context, batch).await?;
+    let mut lost_file = None;
+    for file in [&object.output_file_id, &object.error_file_id].into_iter().flatten() {
+        if let Err(error) = harvest.read_file(provider.as_ref(), &credentials, file).await? {
+            context.telemetry.provider_error("download", &error, None);
+            lost_file = Some(error);
+        }
+    }
+    let (lines, bytes) = (harvest.lines, harvest.bytes);
+    let tally = harvest.close(event, lost_file).await?;
+    context.telemetry.harvest(lines, bytes, started.elapsed());
+    crate::crash::point("harvested");
+    settle::end_batch(context, batch, event, tally, None).await?;
+    crate::crash::point("batch-ended");
+    delete_files(context, batch, &object);
+    Ok(())
+}
+
+/// A final batch whose file ids are not there yet is read again for a while (providers.md, section 8, `results`).
+async fn with_file_ids(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    provider: &dyn BatchProvider,
+    credentials: &Credentials,
+    mut object: BatchObject,
+) -> Result<BatchObject, StepError> {
+    let started = Instant::now();
+    for attempt in 0.. {
+        let nothing = object.output_file_id.is_none() && object.error_file_id.is_none();
+        let missing = (object.status == BatchStatus::Completed && nothing)
+            || (object.completed.is_some_and(|count| count > 0) && object.output_file_id.is_none())
+            || (object.failed.is_some_and(|count| count > 0) && object.error_file_id.is_none());
+        if !missing || started.elapsed() > FILE_ID_PATIENCE {
+            break;
+        }
+        let pause = backoff(attempt, Duration::from_millis(500), Duration::from_secs(15), fastrand::f64());
+        if !context.sleep(pause).await {
+            return Err(StepError::Stopping);
+        }
+        match provider.get(credentials, &object.id).await {
+            // A stale replica may show an earlier state once more: only final states count.
+            Ok(again) if again.status == object.status => object = again,
+            Ok(_) => {}
+            Err(error) => context.telemetry.provider_error("poll", &error, Some(pause)),
+        }
+    }
+    if let Some(id) = &batch.provider.batch_id {
+        object.id.clone_from(id);
+    }
+    Ok(object)
+}
+
+struct Harvest<'a> {
+    context: &'a Arc<Context>,
+    batch: &'a BatchRecord,
+    /// Sorted, for look-up.
+    expected: Vec<RequestId>,
+    settled: Vec<bool>,
+    recorder: Recorder,
+    /// Lines that may be tried again, with what they said.
+    again: Vec<(RequestId, LineOutcome)>,
+    lines: usize,
+    bytes: u64,
+}
+
+impl<'a> Harvest<'a> {
+    async fn new(context: &'a Arc<Context>, batch: &'a BatchRecord) -> Result<Self, StepError> {
+        let mut expected = context.store.batch_lines(batch.id).await?;
+        expected.sort_unstable();
+        let settled = vec![false; expected.len()];
+        let recorder = Recorder::new(Arc::clone(context), Arc::new(batch.clone()));
+        Ok(Self { context, batch, expected, settled, recorder, again: Vec::new(), lines: 0, bytes: 0 })
+    }
+
+    /// Reads one file to its end, as often as it takes. The inner error: it cannot be read at all.
+    async fn read_file(
+        &mut self,
+        provider: &dyn BatchProvider,
+        credentials: &Credentials,
+        file: &str,
+    ) -> Result<Result<(), ProviderError>, StepError> {
+        for attempt in 0.. {
+            let error = match provider.download(credentials, file).await {
+                Ok(body) => match self.read_stream(body).await? {
+                    None => return Ok(Ok(())),
+                    Some(cause) => {
+                        ProviderError::NoAnswer { operation: "download", cause, may_have_taken_effect: false }
+                    }
+                },
+                Err(error) => error,
+            };
+            if attempt + 1 >= FILE_ATTEMPTS {
+                return Ok(Err(error));
+            }
+            wait_after(self.context, "download", &error, attempt).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Reads one download; `Some`: it broke off, and why.
+    async fn read_stream(&mut self, mut body: crate::body::Body) -> Result<Option<String>, StepError> {
+        let mut splitter = LineSplitter::default();
+        let mut lines = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let chunk = match frame {
+                Ok(frame) => frame.into_data().unwrap_or_default(),
+                Err(error) => return Ok(Some(error.to_string())),
+            };
+            self.bytes += u64::try_from(chunk.len()).unwrap_or(0);
+            splitter.feed(chunk, |line| lines.push(line));
+            for line in lines.drain(..) {
+                self.take(&line);
+                self.recorder.pace().await?;
+            }
+        }
+        if splitter.oversized() > 0 {
+            self.context.telemetry.line_unusable(self.batch.id, "too_long");
+        }
+        if let Some(last) = splitter.finish() {
+            self.take(&last);
+        }
+        self.recorder.pace().await?;
+        Ok(None)
+    }
+
+    fn take(&mut self, line: &bytes::Bytes) {
+        let (id, outcome) = match output_line::parse(line) {
+            Ok(parsed) => parsed,
+            Err(output_line::BadLine::Blank) => return,
+            Err(bad) => return self.context.telemetry.line_unusable(self.batch.id, bad.as_str()),
+        };
+        let Ok(at) = self.expected.binary_search(&id) else {
+            return self.context.telemetry.line_unusable(self.batch.id, "unknown_id");
+        };
+        let Some(settled) = self.settled.get_mut(at) else { return };
+        if std::mem::replace(settled, true) {
+            return self.context.telemetry.line_unusable(self.batch.id, "duplicate");
+        }
+        self.lines += 1;
+        match judge(&outcome) {
+            Verdict::Final => {
+                let finish = finish_of(self.context, self.batch, id, outcome);
+                self.recorder.push(finish);
+            }
+            Verdict::Again => self.again.push((id, outcome)),
+        }
+    }
+
+    /// Writes what is left, and settles the lines that gave no final answer.
+    async fn close(mut self, event: BatchEvent, lost_file: Option<ProviderError>) -> Result<Tally, StepError> {
+        let mut tally = Tally { answered: self.recorder.flush().await?, ..Tally::default() };
+        let again = std::mem::take(&mut self.again);
+        let retried = settle::try_again(self.context, self.batch, again).await?;
+        tally.answered += retried.answered;
+        tally.requeued += retried.requeued;
+        tally.failed += retried.failed;
+        let missing: Vec<RequestId> =
+            self.expected.iter().zip(&self.settled).filter_map(|(id, settled)| (!settled).then_some(*id)).collect();
+        if missing.is_empty() {
+            return Ok(tally);
+        }
+        // An earlier run may have settled some of them.
+        let records = self.context.store.records(missing).await?;
+        let missing: Vec<RequestId> = records
+            .into_iter()
+            .filter(|record| record.state == RequestState::Submitted && record.batch_id == Some(self.batch.id))
+            .map(|record| record.request.id)
+            .collect();
+        tracing::warn!(batch = %self.batch.id, missing = missing.len(), "lines are in neither result file");
+        let settled = match lost_file {
+            // Its lines were executed and billed: submitting them again would buy twice.
+            Some(error) => {
+                let refusal = Refusal::own(format!("the batch's result file cannot be read ({error})"));
+                let failed = settle::refuse(self.context, self.batch, &missing, &refusal).await?;
+                Tally { failed, ..Tally::default() }
+            }
+            None => {
+                let why = if event == BatchEvent::Complete { "line_missing" } else { "line_not_executed" };
+                let refusal =
+                    Refusal::own("the batch ended without an answer for this request, more than once: send it live");
+                settle::requeue_or_refuse(self.context, self.batch, &missing, why, &refusal).await?
+            }
+        };
+        tally.requeued += settled.requeued;
+        tally.failed += settled.failed;
+        Ok(tally)
+    }
+}
+
+/// All results are durable: the provider's copies are not needed any more. Files that stay behind expire by themselves.
+fn delete_files(context: &Arc<Context>, batch: &BatchRecord, object: &BatchObject) {
+    let files: Vec<String> = [&batch.provider.input_file_id, &object.output_file_id, &object.error_file_id]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let (shared, batch) = (Arc::clone(context), batch.clone());
+    context.tasks.spawn("delete files", async move {
+        let Some((provider, credentials)) = credentials(&shared, &batch) else { return };
+        for file in files {
+            if let Err(error) = provider.delete_file(&credentials, &file).await {
+                shared.telemetry.provider_error("delete file", &error, None);
+            }
+        }
+    });
+}

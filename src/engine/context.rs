@@ -1,0 +1,88 @@
+//! What all parts of the engine share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::config::{BatchingConfig, ProviderConfig};
+use crate::domain::clock::{Micros, SharedClock};
+use crate::domain::ids::{IdSource, RequestId};
+use crate::domain::lane::LaneKey;
+use crate::engine::accounts::Accounts;
+use crate::engine::dispatch::Message;
+use crate::engine::view::{EngineEvent, LaneView};
+use crate::engine::waiters::Waiters;
+use crate::store::SharedStore;
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+use crate::upstream::provider::BatchProvider;
+
+/// Shared by the dispatcher and all batch tasks.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) store: SharedStore,
+    pub(crate) clock: SharedClock,
+    pub(crate) ids: IdSource,
+    pub(crate) tasks: Tasks,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) waiters: Waiters,
+    pub(crate) accounts: Accounts,
+    pub(crate) providers: HashMap<String, Arc<dyn BatchProvider>>,
+    /// For prices.
+    pub(crate) provider_configs: HashMap<String, ProviderConfig>,
+    pub(crate) batching: BatchingConfig,
+    pub(crate) retention: Duration,
+    pub(crate) events: broadcast::Sender<EngineEvent>,
+    pub(crate) dispatcher: mpsc::UnboundedSender<Message>,
+    /// Requests accepted and in no batch; intake refuses above the limit.
+    pub(crate) queued: AtomicU64,
+    /// No new batches: the process is stopping.
+    pub(crate) draining: AtomicBool,
+    /// Written by the dispatcher, read by the admin API.
+    pub(crate) lanes: RwLock<Vec<LaneView>>,
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> Micros {
+        self.clock.now()
+    }
+
+    pub(crate) fn provider(&self, lane: &LaneKey) -> Option<&Arc<dyn BatchProvider>> {
+        self.providers.get(&*lane.provider)
+    }
+
+    /// Tells the dispatcher. It lives as long as the process; after its end there is nothing left to tell.
+    pub(crate) fn tell(&self, message: Message) {
+        if self.dispatcher.send(message).is_err() {
+            tracing::debug!("the dispatcher has stopped");
+        }
+    }
+
+    /// Tells live listeners, if there are any.
+    pub(crate) fn announce(&self, event: EngineEvent) {
+        if self.events.receiver_count() > 0 {
+            drop(self.events.send(event));
+        }
+    }
+
+    pub(crate) fn announce_request(&self, id: RequestId, state: &'static str) {
+        self.announce(EngineEvent::Request { id, state });
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps; `false` when the process stops meanwhile.
+    pub(crate) async fn sleep(&self, duration: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.tasks.stop_token().cancelled() => false,
+            () = tokio::time::sleep(duration) => true,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The dispatcher: one task that owns all lane queues, decides when batches leave, and starts a task for each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::domain::ids::RequestId;
+use crate::domain::lane::{Fingerprint, LaneKey};
+use crate::engine::context::Context;
+use crate::engine::plan::{BatchLimits, LaneQueue, Queued, Timing, estimated_tokens};
+use crate::engine::run;
+use crate::engine::view::{FlushReport, LaneView};
+
+/// What the dispatcher is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A new request is durable.
+    Accepted(Arc<LaneKey>, Queued),
+    /// Requests are queued again; they go first. With a reason the lane waits before its next batch.
+    Returned { lane: Arc<LaneKey>, requests: Vec<Queued>, hold_back: Option<(Duration, String)> },
+    /// A request was cancelled.
+    Withdrawn(Arc<LaneKey>, RequestId),
+    /// Submit now what one caller, or everybody, has queued.
+    Flush(Option<Fingerprint>, oneshot::Sender<FlushReport>),
+    /// An open batch was found at start.
+    Resumed { lane: Arc<LaneKey>, tokens: u64 },
+    /// A batch ended.
+    Ended { lane: Arc<LaneKey>, tokens: u64 },
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    queue: LaneQueue,
+    open_batches: u64,
+    tokens_in_flight: u64,
+    held_back: Option<(Instant, String)>,
+}
+
+struct Dispatcher {
+    context: Arc<Context>,
+    timing: Timing,
+    lanes: HashMap<Arc<LaneKey>, Lane>,
+}
+
+/// How often the view for the admin API is refreshed at most.
+const VIEW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Runs until the process stops.
+pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedReceiver<Message>) {
+    let timing = Timing { idle: context.batching.idle, max_age: context.batching.max_age };
+    let mut dispatcher = Dispatcher { context: Arc::clone(&context), timing, lanes: HashMap::new() };
+    let stop = context.tasks.stop_token().clone();
+    let mut publish_at: Option<Instant> = None;
+    let mut buffer = Vec::with_capacity(512);
+    loop {
+        let wake_at = [dispatcher.next_due(), publish_at].into_iter().flatten().min();
+        let due = async {
+            match wake_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            received = messages.recv_many(&mut buffer, 512) => {
+                if received == 0 {
+                    break;
+                }
+            }
+            () = due => {}
+        }
+        for message in buffer.drain(..) {
+            dispatcher.handle(message);
+        }
+        dispatcher.dispatch();
+        let now = Instant::now();
+        if publish_at.is_some_and(|at| at <= now) {
+            dispatcher.publish();
+            publish_at = None;
+        } else if publish_at.is_none() {
+            publish_at = Some(now + VIEW_INTERVAL);
+        }
+    }
+}
+
+impl Dispatcher {
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Accepted(lane, queued) => self.lanes.entry(lane).or_default().queue.push(queued),
+            Message::Returned { lane, requests, hold_back } => {
+                let lane = self.lanes.entry(lane).or_default();
+                lane.queue.push_front(requests);
+                if let Some((wait, reason)) = hold_back {
+                    lane.held_back = Some((Instant::now() + wait, reason));
+                }
+            }
+            Message::Withdrawn(lane, id) => {
+                if self.lanes.get_mut(&lane).is_some_and(|lane| lane.queue.withdraw(id)) {
+                    self.context.queued.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            Message::Flush(caller, reply) => {
+                let mut report = FlushReport::default();
+                for lane in self.lanes.values_mut() {
+                    let requests = lane.queue.flush(|queued| caller.is_none_or(|caller| queued.caller == caller));
+                    report.requests += requests;
+                    report.lanes += u64::from(requests > 0);
+                }
+                // Whoever asked may be gone.
+                drop(reply.send(report));
+            }
+            Message::Resumed { lane, tokens } => {
+                let lane = self.lanes.entry(lane).or_default();
+                lane.open_batches += 1;
+                lane.tokens_in_flight += tokens;
+            }
+            Message::Ended { lane, tokens } => {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.open_batches = lane.open_batches.saturating_sub(1);
+                    lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(tokens);
+                    // Room in the provider's queue: try at once.
+                    lane.held_back = None;
+                }
+            }
+        }
+    }
+
+    fn limits(&self, lane: &LaneKey) -> BatchLimits {
+        self.context.provider(lane).map_or(
+            BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None },
+            |provider| {
+                let capability = provider.capability();
+                BatchLimits {
+                    requests: usize::try_from(capability.max_requests).unwrap_or(usize::MAX).max(1),
+                    bytes: capability.max_bytes,
+                    inputs: capability.max_embedding_inputs,
+                    tokens: capability.in_flight_tokens,
+                }
+            },
+        )
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        if self.context.is_draining() {
+            return None;
+        }
+        self.lanes
+            .iter()
+            .filter_map(|(key, lane)| {
+                let due = lane.queue.due_at(self.timing, &self.limits(key))?;
+                Some(lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until)))
+            })
+            .min()
+    }
+
+    fn dispatch(&mut self) {
+        if self.context.is_draining() {
+            return;
+        }
+        let now = Instant::now();
+        let keys: Vec<Arc<LaneKey>> = self.lanes.keys().cloned().collect();
+        for key in keys {
+            let limits = self.limits(&key);
+            let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            if lane.held_back.as_ref().is_some_and(|(until, _)| *until > now) {
+                continue;
+            }
+            lane.held_back = None;
+            while let Some(room) = lane.room(&limits)
+                && let Some(batch) = lane.queue.take(now, self.timing, &room)
+            {
+                let tokens = estimated_tokens(batch.iter().map(|queued| queued.line_bytes).sum());
+                lane.open_batches += 1;
+                lane.tokens_in_flight += tokens;
+                self.context.queued.fetch_sub(u64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
+                run::start_new(&self.context, Arc::clone(&key), batch, tokens);
+            }
+            if lane.room(&limits).is_none() {
+                // `Ended` wakes it; the time only bounds the wait.
+                lane.held_back = Some((now + Duration::from_secs(60), "in_flight_tokens is used up".to_owned()));
+            }
+        }
+        self.lanes.retain(|_, lane| lane.queue.len() > 0 || lane.open_batches > 0);
+    }
+
+    fn publish(&self) {
+        let mut lanes: Vec<LaneView> = self
+            .lanes
+            .iter()
+            .map(|(key, lane)| LaneView {
+                lane: Arc::clone(key),
+                queued_requests: u64::try_from(lane.queue.len()).unwrap_or(u64::MAX),
+                queued_bytes: lane.queue.bytes(),
+                oldest_queued_at: lane.queue.oldest_accepted_at(),
+                open_batches: lane.open_batches,
+                held_back: lane.held_back.as_ref().map(|(_, reason)| reason.clone()),
+            })
+            .collect();
+        lanes.sort_by(|left, right| left.lane.cmp(&right.lane));
+        *self.context.lanes.write() = lanes;
+    }
+}
+
+impl Lane {
+    /// The limits of the next batch, or none while the provider's queue has no room worth a batch. A lane with
+    /// nothing in flight always has room: the provider decides.
+    fn room(&self, limits: &BatchLimits) -> Option<BatchLimits> {
+        let Some(most) = limits.tokens else { return Some(*limits) };
+        let room = most.saturating_sub(self.tokens_in_flight);
+        let fits = estimated_tokens(self.queue.bytes()) <= room || room >= most / 4;
+        (self.open_batches == 0 || fits).then_some(BatchLimits { tokens: Some(room), ..*limits })
+    }
+}

@@ -1,0 +1,58 @@
+//! The batch input file as a stream from the store: a few hundred bodies are in memory at once, whatever the file's size.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+
+use crate::body::{Body, BoxError};
+use crate::domain::ids::RequestId;
+use crate::domain::lane::Endpoint;
+use crate::store::SharedStore;
+use crate::wire::openai::batch_file::push_line;
+
+/// Bodies read from the store at once. Bodies are at most `limits.max_body_bytes` large, so chunks shrink for large ones.
+const CHUNK_LINES: usize = 128;
+const CHUNK_BYTES: u64 = 4 << 20;
+
+struct Reading {
+    store: SharedStore,
+    endpoint: Endpoint,
+    lines: Arc<[RequestId]>,
+    at: usize,
+    chunk: usize,
+}
+
+/// The lines' bodies, in order, as JSONL. `average_bytes` of a line sizes the chunks.
+pub(crate) fn stream_lines(
+    store: SharedStore,
+    endpoint: Endpoint,
+    lines: Arc<[RequestId]>,
+    average_bytes: u64,
+) -> Body {
+    let by_bytes = usize::try_from(CHUNK_BYTES / average_bytes.max(1)).unwrap_or(CHUNK_LINES);
+    let reading = Reading { store, endpoint, lines, at: 0, chunk: by_bytes.clamp(1, CHUNK_LINES) };
+    StreamBody::new(stream::try_unfold(reading, next_chunk)).boxed_unsync()
+}
+
+async fn next_chunk(mut reading: Reading) -> Result<Option<(Frame<Bytes>, Reading)>, BoxError> {
+    let rest = reading.lines.get(reading.at..).unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let wanted: Vec<RequestId> = rest.iter().take(reading.chunk).copied().collect();
+    let bodies = reading.store.bodies(wanted.clone()).await?;
+    if bodies.len() != wanted.len() {
+        return Err(
+            format!("{} of {} bodies are missing in the store", wanted.len() - bodies.len(), wanted.len()).into()
+        );
+    }
+    let mut text = Vec::with_capacity(bodies.iter().map(|(_, body)| body.len() + 160).sum());
+    for (id, body) in &bodies {
+        push_line(&mut text, *id, reading.endpoint, body);
+    }
+    reading.at += wanted.len();
+    Ok(Some((Frame::data(Bytes::from(text)), reading)))
+}

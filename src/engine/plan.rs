@@ -1,0 +1,171 @@
+//! Which queued requests form which batches now: pure, time is a parameter (contract, section 7, first bullet).
+//!
+//! A lane is due when nothing arrived for `idle`, when its oldest request waits for `max_age`, when it fills a batch,
+//! or when somebody flushed it. Requests leave in order of arrival.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::clock::Micros;
+use crate::domain::ids::RequestId;
+use crate::domain::lane::Fingerprint;
+
+/// A request that waits for a batch: a reference, not a body, so that memory grows with their number only.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) id: RequestId,
+    /// Bytes of its line.
+    pub(crate) line_bytes: u64,
+    /// Embedding inputs; 0 elsewhere.
+    pub(crate) inputs: u32,
+    pub(crate) caller: Fingerprint,
+    pub(crate) accepted_at: Micros,
+    /// Since when it waits here.
+    pub(crate) since: Instant,
+}
+
+/// When lanes leave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) idle: Duration,
+    pub(crate) max_age: Duration,
+}
+
+/// How much one batch takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimits {
+    pub(crate) requests: usize,
+    pub(crate) bytes: u64,
+    pub(crate) inputs: u32,
+    /// Estimated prompt tokens.
+    pub(crate) tokens: Option<u64>,
+}
+
+/// Bytes of a line per prompt token, cautiously (providers.md, section 1.8).
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// A safe estimate of the prompt tokens in lines of so many bytes.
+pub(crate) const fn estimated_tokens(line_bytes: u64) -> u64 {
+    line_bytes / BYTES_PER_TOKEN
+}
+
+/// One lane's queue.
+#[derive(Debug, Default)]
+pub(crate) struct LaneQueue {
+    waiting: VecDeque<Queued>,
+    bytes: u64,
+    inputs: u64,
+    last_arrival: Option<Instant>,
+    /// The first so many leave at the next look, due or not.
+    flushed: usize,
+}
+
+impl LaneQueue {
+    /// A new arrival.
+    pub(crate) fn push(&mut self, queued: Queued) {
+        self.last_arrival = Some(self.last_arrival.map_or(queued.since, |last| last.max(queued.since)));
+        self.count_in(&queued);
+        self.waiting.push_back(queued);
+    }
+
+    /// Requests that come back: before all others, in their order.
+    pub(crate) fn push_front(&mut self, returned: Vec<Queued>) {
+        for queued in returned.into_iter().rev() {
+            self.last_arrival = Some(self.last_arrival.map_or(queued.since, |last| last.max(queued.since)));
+            self.count_in(&queued);
+            self.waiting.push_front(queued);
+        }
+    }
+
+    fn count_in(&mut self, queued: &Queued) {
+        self.bytes = self.bytes.saturating_add(queued.line_bytes);
+        self.inputs = self.inputs.saturating_add(u64::from(queued.inputs));
+    }
+
+    fn count_out(&mut self, queued: &Queued) {
+        self.bytes = self.bytes.saturating_sub(queued.line_bytes);
+        self.inputs = self.inputs.saturating_sub(u64::from(queued.inputs));
+    }
+
+    /// Takes one out; whether it was here.
+    pub(crate) fn withdraw(&mut self, id: RequestId) -> bool {
+        let Some(at) = self.waiting.iter().position(|queued| queued.id == id) else {
+            return false;
+        };
+        if let Some(queued) = self.waiting.remove(at) {
+            self.count_out(&queued);
+        }
+        self.flushed = self.flushed.min(self.waiting.len());
+        true
+    }
+
+    /// Makes what `wanted` picks leave at the next look; how many that is.
+    pub(crate) fn flush(&mut self, wanted: impl Fn(&Queued) -> bool) -> u64 {
+        let (picked, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|queued| wanted(queued));
+        self.flushed = picked.len();
+        self.waiting = picked.into_iter().chain(rest).collect();
+        u64::try_from(self.flushed).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn oldest_accepted_at(&self) -> Option<Micros> {
+        self.waiting.front().map(|queued| queued.accepted_at)
+    }
+
+    fn fills(&self, limits: &BatchLimits) -> bool {
+        self.waiting.len() >= limits.requests
+            || self.bytes >= limits.bytes
+            || (limits.inputs > 0 && self.inputs >= u64::from(limits.inputs))
+    }
+
+    /// When this lane is due; none: it is empty.
+    pub(crate) fn due_at(&self, timing: Timing, limits: &BatchLimits) -> Option<Instant> {
+        let oldest = self.waiting.front()?.since;
+        if self.flushed > 0 || self.fills(limits) {
+            return Some(oldest);
+        }
+        let idle_at = self.last_arrival.unwrap_or(oldest) + timing.idle;
+        Some(idle_at.min(oldest + timing.max_age))
+    }
+
+    /// The next batch of a lane that is due at `now`, or nothing. Called until it returns nothing.
+    pub(crate) fn take(&mut self, now: Instant, timing: Timing, limits: &BatchLimits) -> Option<Vec<Queued>> {
+        if self.due_at(timing, limits)? > now {
+            return None;
+        }
+        let mut batch = Vec::with_capacity(self.waiting.len().min(limits.requests));
+        let (mut bytes, mut inputs) = (0_u64, 0_u64);
+        while let Some(next) = self.waiting.front() {
+            let full = batch.len() >= limits.requests
+                || bytes.saturating_add(next.line_bytes) > limits.bytes
+                || (limits.inputs > 0 && inputs + u64::from(next.inputs) > u64::from(limits.inputs))
+                || limits.tokens.is_some_and(|most| estimated_tokens(bytes.saturating_add(next.line_bytes)) > most);
+            // A request that is larger than a limit alone still leaves, alone: the provider decides.
+            if full && !batch.is_empty() {
+                break;
+            }
+            let Some(queued) = self.waiting.pop_front() else { break };
+            self.count_out(&queued);
+            bytes = bytes.saturating_add(queued.line_bytes);
+            inputs = inputs.saturating_add(u64::from(queued.inputs));
+            batch.push(queued);
+        }
+        self.flushed = self.flushed.saturating_sub(batch.len());
+        if self.waiting.is_empty() {
+            self.last_arrival = None;
+        }
+        Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests;

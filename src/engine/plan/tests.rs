@@ -1,0 +1,148 @@
+use super::*;
+use crate::domain::ids::IdSource;
+
+const TIMING: Timing = Timing { idle: Duration::from_secs(5), max_age: Duration::from_secs(60) };
+const LIMITS: BatchLimits = BatchLimits { requests: 10, bytes: 1_000, inputs: 100, tokens: None };
+
+struct Bench {
+    ids: IdSource,
+    start: Instant,
+    lane: LaneQueue,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { ids: IdSource::default(), start: Instant::now(), lane: LaneQueue::default() }
+    }
+
+    fn at(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    fn queued(&self, seconds: u64, line_bytes: u64, inputs: u32, caller: u8) -> Queued {
+        Queued {
+            id: self.ids.request_id(Micros(1), 0),
+            line_bytes,
+            inputs,
+            caller: Fingerprint([caller; 16]),
+            accepted_at: Micros(0),
+            since: self.at(seconds),
+        }
+    }
+
+    fn arrive(&mut self, seconds: u64, line_bytes: u64, inputs: u32) {
+        let queued = self.queued(seconds, line_bytes, inputs, 0);
+        self.lane.push(queued);
+    }
+
+    fn batches(&mut self, seconds: u64) -> Vec<usize> {
+        let now = self.at(seconds);
+        std::iter::from_fn(|| self.lane.take(now, TIMING, &LIMITS)).map(|batch| batch.len()).collect()
+    }
+}
+
+#[tokio::test]
+async fn leaves_when_nothing_arrived_for_the_idle_time() {
+    let mut bench = Bench::new();
+    bench.arrive(0, 10, 0);
+    bench.arrive(3, 10, 0);
+    assert_eq!(bench.batches(7), [0_usize; 0]);
+    assert_eq!(bench.batches(8), [2]);
+    assert_eq!(bench.lane.due_at(TIMING, &LIMITS), None);
+}
+
+#[tokio::test]
+async fn a_steady_trickle_leaves_at_the_oldest_requests_age() {
+    let mut bench = Bench::new();
+    for second in (0..=57).step_by(19) {
+        bench.arrive(second, 10, 0);
+    }
+    bench.arrive(59, 10, 0);
+    assert_eq!(bench.batches(59), [0_usize; 0]);
+    assert_eq!(bench.batches(60), [5]);
+}
+
+#[tokio::test]
+async fn a_full_lane_leaves_at_once_and_the_rest_waits_for_its_own_time() {
+    let mut bench = Bench::new();
+    for _ in 0..23 {
+        bench.arrive(0, 10, 0);
+    }
+    assert_eq!(bench.batches(0), [10, 10]);
+    assert_eq!(bench.batches(4), [0_usize; 0]);
+    assert_eq!(bench.batches(5), [3]);
+}
+
+#[tokio::test]
+async fn splits_by_bytes_and_by_embedding_inputs() {
+    let mut bench = Bench::new();
+    for bytes in [400, 400, 400, 400] {
+        bench.arrive(0, bytes, 0);
+    }
+    assert_eq!(bench.batches(5), [2, 2]);
+    for inputs in [60, 60, 40] {
+        bench.arrive(10, 1, inputs);
+    }
+    assert_eq!(bench.batches(15), [1, 2]);
+}
+
+#[tokio::test]
+async fn one_line_above_a_limit_rides_alone() {
+    let mut bench = Bench::new();
+    bench.arrive(0, 10, 0);
+    bench.arrive(0, 5_000, 0);
+    bench.arrive(0, 10, 0);
+    assert_eq!(bench.batches(5), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_flush_takes_one_callers_requests_and_no_others() {
+    let mut bench = Bench::new();
+    for caller in [1, 2, 1, 2] {
+        let queued = bench.queued(0, 10, 0, caller);
+        bench.lane.push(queued);
+    }
+    assert_eq!(bench.lane.flush(|queued| queued.caller == Fingerprint([2; 16])), 2);
+    let now = bench.at(0);
+    let batch = bench.lane.take(now, TIMING, &BatchLimits { requests: 2, ..LIMITS }).unwrap();
+    assert!(batch.iter().all(|queued| queued.caller == Fingerprint([2; 16])));
+    assert_eq!(bench.lane.len(), 2);
+}
+
+#[tokio::test]
+async fn what_comes_back_goes_first_and_a_withdrawn_request_is_gone() {
+    let mut bench = Bench::new();
+    let (early, late) = (bench.queued(0, 10, 0, 0), bench.queued(1, 10, 0, 0));
+    bench.lane.push(late.clone());
+    bench.lane.push_front(vec![early.clone()]);
+    assert!(bench.lane.withdraw(late.id) && !bench.lane.withdraw(late.id));
+    let now = bench.at(10);
+    let batch = bench.lane.take(now, TIMING, &LIMITS).unwrap();
+    assert_eq!(batch.iter().map(|queued| queued.id).collect::<Vec<_>>(), [early.id]);
+    assert_eq!(bench.lane.bytes(), 0);
+}
+
+proptest::proptest! {
+    #[test]
+    fn everything_leaves_exactly_once_in_order_and_within_the_limits(
+        arrivals in proptest::collection::vec((1_u64..400, 0_u32..60), 1..80),
+    ) {
+        let mut bench = Bench::new();
+        let mut expected = Vec::new();
+        for (bytes, inputs) in &arrivals {
+            let queued = bench.queued(0, *bytes, *inputs, 0);
+            expected.push(queued.id);
+            bench.lane.push(queued);
+        }
+        let now = bench.at(100);
+        let mut left = Vec::new();
+        while let Some(batch) = bench.lane.take(now, TIMING, &LIMITS) {
+            proptest::prop_assert!(batch.len() <= LIMITS.requests);
+            proptest::prop_assert!(batch.iter().map(|queued| queued.line_bytes).sum::<u64>() <= LIMITS.bytes);
+            proptest::prop_assert!(batch.iter().map(|queued| queued.inputs).sum::<u32>() <= LIMITS.inputs);
+            left.extend(batch.into_iter().map(|queued| queued.id));
+        }
+        proptest::prop_assert_eq!(left, expected);
+        proptest::prop_assert_eq!((bench.lane.bytes(), bench.lane.len()), (0, 0));
+    }
+}

@@ -1,0 +1,106 @@
+//! Watches one batch at the provider until it has ended.
+//!
+//! Errors, a 404 for a batch that is known to exist, and statuses we do not know are retried with growing pauses and
+//! never lead to resubmission (contract, section 7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::backoff::backoff;
+use crate::engine::context::Context;
+use crate::engine::run::{StepError, credentials};
+use crate::engine::submit::record;
+use crate::store::{BatchRecord, ProviderBatch};
+use crate::upstream::provider::ProviderError;
+use crate::wire::openai::batch::{BatchObject, BatchStatus};
+
+/// The first pause between two polls; it grows to `batching.poll`.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a batch that is known to exist may be answered with 404, or a lasting refusal, before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// How watching a batch ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The provider reports a final state.
+    Final(BatchObject),
+    /// The provider does not know the batch, or refuses to show it, for long: nothing can be learned of it, and what
+    /// it executed may be billed.
+    Lost(ProviderError),
+}
+
+/// Polls until the batch has ended; fails only when the process stops.
+pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> Result<Ended, StepError> {
+    let most = context.batching.poll;
+    let mut seen = batch.provider.clone();
+    let mut pauses = 0;
+    let mut refused_since: Option<Instant> = None;
+    loop {
+        let asked_at = Instant::now();
+        let answer = match (credentials(context, batch), &batch.provider.batch_id) {
+            (Some((provider, credentials)), Some(id)) => provider.get(&credentials, id).await,
+            // The provider was taken out of the configuration: wait until somebody restores it.
+            _ => {
+                Err(ProviderError::Unreadable { operation: "poll", cause: "the provider is not configured".to_owned() })
+            }
+        };
+        let mut pause = backoff(pauses, FIRST_PAUSE.min(most), most, fastrand::f64());
+        match answer {
+            Ok(object) => {
+                refused_since = None;
+                context.telemetry.poll(asked_at.elapsed());
+                note(context, batch, &mut seen, &object).await?;
+                if object.status != BatchStatus::Running {
+                    crate::crash::point("ended-seen");
+                    return Ok(Ended::Final(object));
+                }
+            }
+            Err(error) => {
+                if error.is_not_found() || error.is_lasting() {
+                    let since = *refused_since.get_or_insert(asked_at);
+                    if since.elapsed() > PATIENCE {
+                        context.telemetry.provider_error("poll", &error, None);
+                        return Ok(Ended::Lost(error));
+                    }
+                }
+                pause = pause.max(error.retry_after().unwrap_or_default().min(Duration::from_secs(600)));
+                context.telemetry.provider_error("poll", &error, Some(pause));
+            }
+        }
+        pauses += 1;
+        if !context.sleep(pause).await {
+            return Err(StepError::Stopping);
+        }
+    }
+}
+
+/// Keeps what the provider says, when it says something new.
+async fn note(
+    context: &Context,
+    batch: &BatchRecord,
+    seen: &mut ProviderBatch,
+    object: &BatchObject,
+) -> Result<(), StepError> {
+    let now = ProviderBatch {
+        input_file_id: None,
+        batch_id: None,
+        status: Some(object.status_text.clone()),
+        completed: object.completed,
+        failed: object.failed,
+        output_file_id: object.output_file_id.clone(),
+        error_file_id: object.error_file_id.clone(),
+        error: None,
+    };
+    if now != *seen {
+        record(context, batch, None, now.clone()).await?;
+        context.announce(crate::engine::view::EngineEvent::Batch {
+            id: batch.id,
+            state: batch.state.as_str(),
+            provider_status: now.status.clone(),
+        });
+        *seen = now;
+    }
+    Ok(())
+}

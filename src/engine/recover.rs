@@ -1,0 +1,56 @@
+//! After a start: everything that an earlier run left goes on. Open batches are driven from where they stand (a
+//! create whose outcome is unknown is looked up first), queued requests are queued again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::domain::batch::BatchState;
+use crate::domain::request::RequestState;
+use crate::engine::context::Context;
+use crate::engine::dispatch::Message;
+use crate::engine::plan::estimated_tokens;
+use crate::engine::run;
+use crate::engine::settle::queued_of;
+use crate::store::StoreError;
+
+const PAGE: usize = 2_000;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) queued: usize,
+    pub(crate) batches: usize,
+}
+
+/// Reads the store and starts what has to go on. Runs before the listeners answer.
+pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError> {
+    context.accounts.load(&context.store).await?;
+    let mut found = Found::default();
+    let mut after = None;
+    loop {
+        let batches = context.store.batches(true, after, PAGE).await?;
+        for batch in &batches {
+            found.batches += 1;
+            let tokens = if batch.state == BatchState::Prepared { 0 } else { u64::from(batch.line_count) };
+            run::resume(context, Arc::clone(&batch.lane), batch.id, estimated_tokens(tokens));
+        }
+        after = batches.last().map(|batch| batch.id);
+        if batches.len() < PAGE {
+            break;
+        }
+    }
+    let mut after = None;
+    loop {
+        let records = context.store.unfinished(after, PAGE).await?;
+        for record in records.iter().filter(|record| record.state == RequestState::Queued) {
+            found.queued += 1;
+            context.queued.fetch_add(1, Ordering::Relaxed);
+            context.tell(Message::Accepted(Arc::clone(&record.request.lane), queued_of(record)));
+        }
+        after = records.last().map(|record| record.request.id);
+        if records.len() < PAGE {
+            break;
+        }
+    }
+    Ok(found)
+}

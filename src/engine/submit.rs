@@ -1,0 +1,173 @@
+//! From the durable intent to the recorded batch: upload, record, create, record.
+//!
+//! `POST /batches` is not idempotent (providers.md, section 0, fact 7): whenever an earlier create may have taken
+//! effect, the provider is asked for the batch that carries our id before another is created.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::crash;
+use crate::domain::batch::BatchEvent;
+use crate::domain::clock::Micros;
+use crate::domain::ids::RequestId;
+use crate::engine::context::Context;
+use crate::engine::input_file::stream_lines;
+use crate::engine::run::{StepError, credentials, wait_after};
+use crate::engine::settle::{self, Refusal};
+use crate::store::{BatchRecord, BatchUpdate, ProviderBatch};
+use crate::upstream::provider::{BatchProvider, CreateBatch, Credentials, InputFile};
+use crate::wire::openai::batch::BatchObject;
+use crate::wire::openai::batch_file::line_length;
+
+/// Look-ups that must come back empty, with growing pauses, before a batch whose create got no answer counts as not
+/// created: providers list new batches with some delay.
+const EMPTY_LOOKUPS: u32 = 3;
+
+/// Uploads the input file and records its id.
+pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Result<(), StepError> {
+    let Some((provider, credentials)) = credentials(context, batch) else {
+        return settle::fail_all(context, batch, &no_credentials(batch)).await;
+    };
+    let (lines, length) = measure(context, batch, context.store.batch_lines(batch.id).await?).await?;
+    if lines.is_empty() {
+        return record(context, batch, Some(BatchEvent::Fail), ProviderBatch::default()).await;
+    }
+    let average = length / u64::try_from(lines.len()).unwrap_or(1).max(1);
+    for attempt in 0.. {
+        let content = stream_lines(Arc::clone(&context.store), batch.lane.endpoint, Arc::clone(&lines), average);
+        let file = InputFile { name: format!("{}.jsonl", batch.id), length, content };
+        match provider.upload(&credentials, file).await {
+            Ok(file_id) => {
+                crash::point("uploaded-before-record");
+                let details = ProviderBatch { input_file_id: Some(file_id), ..ProviderBatch::default() };
+                record(context, batch, Some(BatchEvent::Upload), details).await?;
+                crash::point("uploaded");
+                return Ok(());
+            }
+            Err(error) if error.is_lasting() => {
+                context.telemetry.provider_error("upload", &error, None);
+                return settle::fail_all(context, batch, &Refusal::from_provider(&error)).await;
+            }
+            Err(error) => wait_after(context, "upload", &error, attempt).await?,
+        }
+    }
+    Ok(())
+}
+
+/// The lines that still need an answer, and the exact length of their file.
+async fn measure(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    lines: Vec<RequestId>,
+) -> Result<(Arc<[RequestId]>, u64), StepError> {
+    let records = context.store.records(lines).await?;
+    let open: Vec<_> = records.into_iter().filter(|record| !record.state.is_terminal()).collect();
+    let length = open.iter().map(|record| line_length(batch.lane.endpoint, u64::from(record.request.body_len))).sum();
+    Ok((open.into_iter().map(|record| record.request.id).collect(), length))
+}
+
+/// Creates the batch, or finds that it was created, and records its id. `unsettled`: an earlier attempt may have sent
+/// the call and died before it could record the answer.
+pub(crate) async fn create(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    mut unsettled: bool,
+    started: Instant,
+) -> Result<(), StepError> {
+    let (Some((provider, credentials)), Some(file_id)) = (credentials(context, batch), &batch.provider.input_file_id)
+    else {
+        return settle::fail_all(context, batch, &no_credentials(batch)).await;
+    };
+    let call = CreateBatch { id: batch.id, input_file_id: file_id.clone(), endpoint: batch.lane.endpoint };
+    for attempt in 0.. {
+        if unsettled && let Some(found) = look_up(context, provider.as_ref(), &credentials, batch).await? {
+            return created(context, batch, &found, started).await;
+        }
+        match provider.create(&credentials, &call).await {
+            Ok(object) => {
+                crash::point("created-before-record");
+                return created(context, batch, &object, started).await;
+            }
+            Err(error) if error.is_lasting() => {
+                context.telemetry.provider_error("create", &error, None);
+                return settle::fail_all(context, batch, &Refusal::from_provider(&error)).await;
+            }
+            Err(error) => {
+                unsettled |= error.may_have_taken_effect();
+                wait_after(context, "create", &error, attempt).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks the provider whether the batch exists. `None` only when it answered often enough that it does not.
+async fn look_up(
+    context: &Context,
+    provider: &dyn BatchProvider,
+    credentials: &Credentials,
+    batch: &BatchRecord,
+) -> Result<Option<BatchObject>, StepError> {
+    let mut empty = 0;
+    let mut attempt = 0;
+    loop {
+        match provider.find(credentials, batch.id, batch.created_at).await {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {
+                empty += 1;
+                if empty >= EMPTY_LOOKUPS {
+                    return Ok(None);
+                }
+                if !context.sleep(Duration::from_millis(500) * 2_u32.pow(empty)).await {
+                    return Err(StepError::Stopping);
+                }
+            }
+            // While it cannot be settled, the requests wait: creating again could buy twice.
+            Err(error) => {
+                wait_after(context, "look-up", &error, attempt).await?;
+                attempt += 1;
+            }
+        }
+    }
+}
+
+async fn created(
+    context: &Context,
+    batch: &BatchRecord,
+    object: &BatchObject,
+    started: Instant,
+) -> Result<(), StepError> {
+    let details = ProviderBatch {
+        batch_id: Some(object.id.clone()),
+        status: Some(object.status_text.clone()),
+        ..ProviderBatch::default()
+    };
+    record(context, batch, Some(BatchEvent::Create), details).await?;
+    crash::point("created");
+    let lines = usize::try_from(batch.line_count).unwrap_or(usize::MAX);
+    context.telemetry.batch_submitted(batch.id, &object.id, lines, started.elapsed());
+    Ok(())
+}
+
+/// Writes what became known of a batch.
+pub(crate) async fn record(
+    context: &Context,
+    batch: &BatchRecord,
+    event: Option<BatchEvent>,
+    provider: ProviderBatch,
+) -> Result<(), StepError> {
+    let at: Micros = context.now();
+    if !context.store.update_batch(BatchUpdate { id: batch.id, at, event, provider }).await? {
+        tracing::warn!(batch = %batch.id, ?event, "a change of a batch came too late and was left out");
+    }
+    Ok(())
+}
+
+fn no_credentials(batch: &BatchRecord) -> Refusal {
+    Refusal::own(format!(
+        "the provider {:?} of this request is not configured any more, or its credential is gone: restore it in proxy.toml and send the call again",
+        batch.lane.provider
+    ))
+}

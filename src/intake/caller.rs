@@ -1,0 +1,113 @@
+//! Who is calling, and with which credential the provider is called for them.
+//!
+//! With `[[client_keys]]` the caller's key is nightbus's own business and never goes upstream; without, the caller's
+//! key is the provider's and passes through. Keys are compared in constant time and kept only sealed.
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::{ClientKey, Config, ProviderConfig};
+use crate::domain::lane::Fingerprint;
+use crate::store::{Account, Store};
+use crate::wire::api_error::ApiError;
+
+/// A caller.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller<'a> {
+    /// Stands for the credential: what it made, only it may see.
+    pub(crate) fingerprint: Fingerprint,
+    /// The configured client key it used.
+    pub(crate) client: Option<&'a ClientKey>,
+    /// Whether it sent any credential.
+    pub(crate) has_credential: bool,
+}
+
+/// Headers that select another quota and another bill (providers.md, section 1.1).
+const ACCOUNT_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
+
+/// Finds out who is calling.
+pub(crate) fn identify<'a>(
+    config: &'a Config,
+    store: &dyn Store,
+    headers: &HeaderMap,
+) -> Result<Caller<'a>, ApiError> {
+    let token = token(headers);
+    if config.client_keys.is_empty() {
+        let fingerprint = store.fingerprint(&[b"caller", token.unwrap_or_default()]);
+        return Ok(Caller { fingerprint, client: None, has_credential: token.is_some() });
+    }
+    let Some(token) = token else {
+        return Err(ApiError::unauthorized("no client key: send one of the configured keys as the API key"));
+    };
+    // All keys are compared, so that the time tells nothing about which one matched.
+    let client = config.client_keys.iter().fold(None, |found, key| if matches(&key.key, token) { Some(key) } else { found });
+    let client = client.ok_or_else(|| ApiError::unauthorized("unknown client key: ask whoever runs nightbus for one"))?;
+    let fingerprint = store.fingerprint(&[b"client", client.name.as_bytes()]);
+    Ok(Caller { fingerprint, client: Some(client), has_credential: true })
+}
+
+impl Caller<'_> {
+    /// Whether this caller may use the provider.
+    pub(crate) fn may_use(&self, provider: &str) -> Result<(), ApiError> {
+        let allowed = self
+            .client
+            .and_then(|client| client.providers.as_ref())
+            .is_none_or(|providers| providers.iter().any(|allowed| allowed == provider));
+        if allowed {
+            Ok(())
+        } else {
+            Err(ApiError::unauthorized(format!("this client key may not use the provider {provider:?}")))
+        }
+    }
+}
+
+/// The upstream credential for a deferred call.
+pub(crate) fn account(
+    store: &dyn Store,
+    caller: &Caller<'_>,
+    provider: &ProviderConfig,
+    headers: &HeaderMap,
+) -> Result<Account, ApiError> {
+    let mut kept: Vec<(String, Vec<u8>)> = Vec::with_capacity(3);
+    let secret: &[u8] = if provider.api_key.is_some() {
+        b""
+    } else {
+        if !caller.has_credential {
+            return Err(ApiError::unauthorized(
+                "no API key: a deferred call needs the provider's key in Authorization, or api_key_env in proxy.toml",
+            ));
+        }
+        for name in ["authorization", "api-key", "x-api-key"] {
+            kept.extend(headers.get(name).map(|value| (name.to_owned(), value.as_bytes().to_vec())));
+        }
+        token(headers).unwrap_or_default()
+    };
+    let env = provider.api_key.as_ref().map_or("", |key| key.env.as_str());
+    let mut parts: Vec<&[u8]> = vec![b"account", provider.name.as_bytes(), env.as_bytes(), secret];
+    for name in ACCOUNT_HEADERS {
+        let value = headers.get(name);
+        parts.push(value.map_or(b"", |value| value.as_bytes()));
+        kept.extend(value.map(|value| (name.to_owned(), value.as_bytes().to_vec())));
+    }
+    Ok(Account { fingerprint: store.fingerprint(&parts), provider: provider.name.clone(), headers: kept })
+}
+
+/// The key itself, whichever header it came in.
+fn token(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(AUTHORIZATION).map(|value| {
+        let value = value.as_bytes();
+        match value.split_at_checked(7) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
+            _ => value,
+        }
+    });
+    bearer
+        .or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
+        .or_else(|| headers.get("api-key").map(|value| value.as_bytes()))
+        .filter(|token| !token.is_empty())
+}
+
+fn matches(key: &SecretString, token: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(key.expose_secret().as_bytes(), token).is_ok()
+}

@@ -1,0 +1,210 @@
+//! What a caller asks of nightbus by headers (contract, section 3). A value that cannot be understood is refused with
+//! the header's name: guessing could spend money or lose a deadline.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::domain::clock::Micros;
+use crate::domain::service::Service;
+use crate::wire::api_error::ApiError;
+
+/// The wishes of one call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// `x-nightbus-defer`
+    pub(crate) defer: Option<bool>,
+    /// `x-nightbus-deadline`, as a moment.
+    pub(crate) deadline_at: Option<Micros>,
+    /// `x-nightbus-fallback`; empty: none.
+    pub(crate) fallback: Option<Vec<Service>>,
+    /// `x-nightbus-tag`
+    pub(crate) tag: Option<String>,
+    /// `Prefer: respond-async`
+    pub(crate) respond_async: bool,
+    /// `Prefer: wait=N`
+    pub(crate) wait: Option<Duration>,
+    /// `Idempotency-Key`, unquoted.
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// The longest `Prefer: wait` (contract, section 6).
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+const MAX_TAG: usize = 64;
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// Reads all of them.
+pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> {
+    let (respond_async, wait) = prefer(headers);
+    if headers.contains_key("x-nightbus-callback") {
+        return Err(bad("x-nightbus-callback", "callbacks are not in this version: fetch the result from result_url"));
+    }
+    if let Some(value) = single(headers, "x-nightbus-flight")?
+        && !matches!(value, "off" | "on")
+    {
+        return Err(bad("x-nightbus-flight", "use \"off\""));
+    }
+    Ok(Marks {
+        defer: single(headers, "x-nightbus-defer")?.map(boolean).transpose()?,
+        deadline_at: single(headers, "x-nightbus-deadline")?.map(|value| deadline(value, now)).transpose()?,
+        fallback: single(headers, "x-nightbus-fallback")?.map(fallback).transpose()?,
+        tag: single(headers, "x-nightbus-tag")?.map(tag).transpose()?,
+        respond_async,
+        wait,
+        idempotency_key: single(headers, "idempotency-key")?.map(idempotency_key).transpose()?,
+    })
+}
+
+fn bad(header: &str, what: impl std::fmt::Display) -> ApiError {
+    ApiError::invalid_request(format!("{header}: {what}")).about(header)
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(bad(name, "sent more than once"));
+    }
+    value.to_str().map(|value| Some(value.trim())).map_err(|_not_ascii| bad(name, "not plain ASCII text"))
+}
+
+fn boolean(value: &str) -> Result<bool, ApiError> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" => Ok(true),
+        "false" | "0" | "no" => Ok(false),
+        _ => Err(bad("x-nightbus-defer", format!("{value:?} is neither true nor false"))),
+    }
+}
+
+/// A duration from now, or an RFC 3339 time.
+fn deadline(value: &str, now: Micros) -> Result<Micros, ApiError> {
+    const NAME: &str = "x-nightbus-deadline";
+    let at = if let Ok(time) = value.parse::<jiff::Timestamp>() {
+        Micros(time.as_microsecond())
+    } else {
+        let duration = humantime::parse_duration(value)
+            .map_err(|_neither| bad(NAME, format!("{value:?} is neither a duration such as 90m nor an RFC 3339 time")))?;
+        now.plus(duration)
+    };
+    if at <= now { Err(bad(NAME, format!("{value:?} is in the past"))) } else { Ok(at) }
+}
+
+fn fallback(value: &str) -> Result<Vec<Service>, ApiError> {
+    if value.eq_ignore_ascii_case("none") {
+        return Ok(Vec::new());
+    }
+    value
+        .split(',')
+        .map(|name| match name.trim().parse() {
+            Ok(service @ (Service::Flex | Service::Sync)) => Ok(service),
+            Ok(Service::Batch) | Err(_) => {
+                Err(bad("x-nightbus-fallback", format!("{name:?}: use flex, sync, both in the order to try, or none")))
+            }
+        })
+        .collect()
+}
+
+fn tag(value: &str) -> Result<String, ApiError> {
+    let fits = (1..=MAX_TAG).contains(&value.len())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if fits { Ok(value.to_owned()) } else { Err(bad("x-nightbus-tag", "1 to 64 of A-Z a-z 0-9 . _ -")) }
+}
+
+/// A structured-field string (quoted) or a bare value: both forms are in use (providers.md, section 7).
+fn idempotency_key(value: &str) -> Result<String, ApiError> {
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    if (1..=MAX_IDEMPOTENCY_KEY).contains(&bare.len()) {
+        Ok(bare.to_owned())
+    } else {
+        Err(bad("idempotency-key", format!("1 to {MAX_IDEMPOTENCY_KEY} characters")))
+    }
+}
+
+/// RFC 7240: several lines are one list, names ignore case, values may be quoted, the first occurrence wins, what is
+/// unknown or malformed is ignored.
+fn prefer(headers: &HeaderMap) -> (bool, Option<Duration>) {
+    let mut respond_async = false;
+    let mut wait = None;
+    for value in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
+        for preference in value.split(',') {
+            let preference = preference.split(';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            let value = value.trim().trim_matches('"');
+            match name.trim().to_ascii_lowercase().as_str() {
+                "respond-async" => respond_async = true,
+                "wait" if wait.is_none() => wait = value.parse().ok().map(Duration::from_secs),
+                _ => {}
+            }
+        }
+    }
+    (respond_async, wait.map(|wait: Duration| wait.min(MAX_WAIT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const NOW: Micros = Micros::from_unix_seconds(1_795_420_800);
+
+    fn marks(lines: &[(&'static str, &'static str)]) -> Result<Marks, ApiError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        read(&headers, NOW)
+    }
+
+    #[test]
+    fn reads_everything() {
+        let read = marks(&[
+            ("x-nightbus-defer", "Yes"),
+            ("x-nightbus-deadline", "90m"),
+            ("x-nightbus-fallback", "flex, sync"),
+            ("x-nightbus-tag", "nightly-eval"),
+            ("prefer", "return=minimal, Respond-Async"),
+            ("prefer", "wait=\"10\", wait=99"),
+            ("idempotency-key", "\"abc\""),
+        ])
+        .unwrap();
+        let expected = Marks {
+            defer: Some(true),
+            deadline_at: Some(NOW.plus(Duration::from_secs(5400))),
+            fallback: Some(vec![Service::Flex, Service::Sync]),
+            tag: Some("nightly-eval".to_owned()),
+            respond_async: true,
+            wait: Some(Duration::from_secs(10)),
+            idempotency_key: Some("abc".to_owned()),
+        };
+        assert_eq!(read, expected);
+        assert_eq!(marks(&[]).unwrap(), Marks::default());
+    }
+
+    #[test]
+    fn a_deadline_may_be_a_time() {
+        let read = marks(&[("x-nightbus-deadline", "2027-01-01T00:00:00Z")]).unwrap();
+        assert_eq!(read.deadline_at.map(Micros::unix_seconds), Some(1_798_761_600));
+    }
+
+    #[test]
+    fn garbage_is_refused_with_the_headers_name() {
+        for (name, value) in [
+            ("x-nightbus-defer", "maybe"),
+            ("x-nightbus-deadline", "soon"),
+            ("x-nightbus-deadline", "2020-01-01T00:00:00Z"),
+            ("x-nightbus-deadline", "0s"),
+            ("x-nightbus-fallback", "batch"),
+            ("x-nightbus-fallback", ""),
+            ("x-nightbus-tag", "a b"),
+            ("x-nightbus-tag", ""),
+            ("x-nightbus-flight", "maybe"),
+            ("x-nightbus-callback", "https://example.org"),
+            ("idempotency-key", ""),
+        ] {
+            let error = marks(&[(name, value)]).expect_err(value);
+            assert_eq!((error.status, error.param.as_deref()), (400, Some(name)), "{value}");
+        }
+        assert!(marks(&[("x-nightbus-tag", "a"), ("x-nightbus-tag", "b")]).is_err());
+    }
+}

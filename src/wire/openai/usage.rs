@@ -1,0 +1,178 @@
+//! Reads what an answer consumed from a body of chat/completions, completions, responses, embeddings, or from one
+//! event of their streams (providers.md, section 1.13).
+//!
+//! Lenient: a missing or strange count is zero, an answer without any count has no usage. Reads borrowed and never
+//! looks into the choices. Called where results are collected and where live streams are metered.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::domain::usage::Usage;
+
+/// What the ledger needs to know of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consumption {
+    /// Tokens; none when the answer does not say (moderations, errors, most stream events).
+    pub usage: Option<Usage>,
+    /// The tier that was used, in the provider's word.
+    pub service_tier: Option<String>,
+    /// The model that answered, usually a dated version.
+    pub model: Option<String>,
+}
+
+/// Reads a finished body or the data of one stream event. What cannot be read counts as absent.
+pub fn consumption(body: &[u8]) -> Consumption {
+    let Some(outer) = std::str::from_utf8(body).ok().and_then(object::<Outer<'_>>) else {
+        return Consumption::default();
+    };
+    // The events of a Responses stream carry the whole response object.
+    let nested = outer.response.and_then(|raw| object::<Outer<'_>>(raw.get()));
+    let outer = nested.unwrap_or(outer);
+    Consumption {
+        usage: outer.usage.and_then(|raw| usage(raw.get())),
+        service_tier: outer.service_tier.and_then(text),
+        model: outer.model.and_then(text),
+    }
+}
+
+/// Reads a `usage` object in the spelling of either API.
+pub fn usage(json: &str) -> Option<Usage> {
+    let counts: Counts = object(json)?;
+    if counts.input.is_none() && counts.output.is_none() {
+        return None;
+    }
+    let input_details = counts.input_details.unwrap_or_default();
+    Some(Usage {
+        input: counts.input.unwrap_or(0),
+        cached: input_details.cached.unwrap_or(0),
+        cache_written: input_details.cache_written.unwrap_or(0),
+        output: counts.output.unwrap_or(0),
+        reasoning: counts.output_details.and_then(|details| details.reasoning).unwrap_or(0),
+    })
+}
+
+#[derive(Deserialize)]
+struct Outer<'a> {
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    service_tier: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Counts {
+    #[serde(alias = "prompt_tokens", rename = "input_tokens", default, deserialize_with = "count")]
+    input: Option<u64>,
+    #[serde(alias = "completion_tokens", rename = "output_tokens", default, deserialize_with = "count")]
+    output: Option<u64>,
+    #[serde(alias = "prompt_tokens_details", rename = "input_tokens_details", default, deserialize_with = "details")]
+    input_details: Option<Details>,
+    #[serde(
+        alias = "completion_tokens_details",
+        rename = "output_tokens_details",
+        default,
+        deserialize_with = "details"
+    )]
+    output_details: Option<Details>,
+}
+
+#[derive(Deserialize, Default)]
+struct Details {
+    #[serde(rename = "cached_tokens", default, deserialize_with = "count")]
+    cached: Option<u64>,
+    #[serde(rename = "cache_write_tokens", default, deserialize_with = "count")]
+    cache_written: Option<u64>,
+    #[serde(rename = "reasoning_tokens", default, deserialize_with = "count")]
+    reasoning: Option<u64>,
+}
+
+fn text(raw: &RawValue) -> Option<String> {
+    serde_json::from_str::<Option<Cow<'_, str>>>(raw.get()).ok()?.map(Cow::into_owned)
+}
+
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let raw: &RawValue = Deserialize::deserialize(deserializer)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
+
+fn details<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Details>, D::Error> {
+    let raw: &RawValue = Deserialize::deserialize(deserializer)?;
+    Ok(object(raw.get()))
+}
+
+/// A JSON object as `T`. Derived readers would take an array's elements for fields, too: that would be a guess.
+fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    json.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(json).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_a_chat_completion() {
+        let body = br#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"gpt-6-luna-2026-08-01",
+            "choices":[{"index":0,"message":{"role":"assistant","content":"usage"},"finish_reason":"stop"}],
+            "usage":{"prompt_tokens":90,"completion_tokens":20,"total_tokens":110,
+                "prompt_tokens_details":{"cached_tokens":64,"audio_tokens":0,"cache_write_tokens":16},
+                "completion_tokens_details":{"reasoning_tokens":12,"audio_tokens":0}},
+            "service_tier":"default","system_fingerprint":null}"#;
+        let read = consumption(body);
+        assert_eq!(read.usage, Some(Usage { input: 90, cached: 64, cache_written: 16, output: 20, reasoning: 12 }));
+        assert_eq!(read.service_tier.as_deref(), Some("default"));
+        assert_eq!(read.model.as_deref(), Some("gpt-6-luna-2026-08-01"));
+    }
+
+    #[test]
+    fn reads_a_response_and_its_stream_event() {
+        let body = r#"{"id":"resp_1","object":"response","model":"gpt-6-luna","service_tier":"flex","usage":{"input_tokens":9,
+            "input_tokens_details":{"cached_tokens":1,"cache_write_tokens":2},"output_tokens":2,
+            "output_tokens_details":{"reasoning_tokens":1},"total_tokens":11}}"#;
+        let expected = Some(Usage { input: 9, cached: 1, cache_written: 2, output: 2, reasoning: 1 });
+        assert_eq!(consumption(body.as_bytes()).usage, expected);
+        let event = format!(r#"{{"type":"response.completed","sequence_number":9,"response":{body}}}"#);
+        assert_eq!(consumption(event.as_bytes()), consumption(body.as_bytes()));
+    }
+
+    #[test]
+    fn embeddings_have_a_prompt_only() {
+        let body = br#"{"object":"list","data":[],"model":"m","usage":{"prompt_tokens":5,"total_tokens":5}}"#;
+        assert_eq!(consumption(body).usage, Some(Usage { input: 5, ..Usage::default() }));
+    }
+
+    #[test]
+    fn what_is_absent_or_strange_is_not_guessed() {
+        for body in [
+            "",
+            "nonsense",
+            "[]",
+            r#"{"usage":null}"#,
+            r#"{"usage":{}}"#,
+            r#"{"usage":{"prompt_tokens":"9"}}"#,
+            r#"{"usage":[1]}"#,
+            r#"{"usage":{"prompt_tokens":-1}}"#,
+            r#"{"error":{"message":"x"}}"#,
+        ] {
+            assert_eq!(consumption(body.as_bytes()).usage, None, "{body}");
+        }
+        let odd = br#"{"model":7,"service_tier":null,"usage":{"prompt_tokens":5,"prompt_tokens_details":null,
+            "completion_tokens":null,"completion_tokens_details":[3]}}"#;
+        let read = consumption(odd);
+        assert_eq!(read.usage, Some(Usage { input: 5, ..Usage::default() }));
+        assert_eq!((read.model, read.service_tier), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _read = consumption(&body);
+        }
+    }
+}
