@@ -1,0 +1,254 @@
+//! Batches: creating, reading, listing and cancelling them (providers.md, sections 1.3 and 1.4).
+//!
+//! Creating checks the request's own fields and nothing else: neither the input file nor its lines are looked at
+//! before `life` does so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::sim::answers::{Endpoint, Usage};
+use crate::sim::faults::Fault;
+use crate::sim::order::Order;
+use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
+use crate::sim::server::Query;
+use crate::sim::state::{Account, State};
+use crate::sim::validate::LineError;
+use crate::sim::{life, view};
+
+/// Where a batch is in its life (providers.md, section 1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Cancelled,
+    Cancelling,
+    Completed,
+    Expired,
+    Failed,
+    Finalizing,
+    InProgress,
+    Validating,
+}
+
+impl Status {
+    /// As the provider spells it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Cancelling => "cancelling",
+            Self::Completed => "completed",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Finalizing => "finalizing",
+            Self::InProgress => "in_progress",
+            Self::Validating => "validating",
+        }
+    }
+}
+
+/// A batch: what it was created with, and how far it is.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: String,
+    pub(super) number: u64,
+    pub(super) account: Account,
+    pub(super) endpoint: Endpoint,
+    pub(super) input_file_id: String,
+    pub(super) metadata: Value,
+    /// Seconds that its result files live; `None`: 30 days.
+    pub(super) output_lifetime: Option<i64>,
+    pub(super) created_at: i64,
+    pub(super) started: Instant,
+    pub(super) progress: Mutex<Progress>,
+    /// Fires when somebody asks to cancel the batch.
+    pub(super) cancel: CancellationToken,
+    /// Fires when the simulator forgets the batch.
+    pub(super) forget: CancellationToken,
+}
+
+/// How far a batch is.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) status: Status,
+    pub(super) model: Option<String>,
+    pub(super) errors: Vec<LineError>,
+    pub(super) total: usize,
+    pub(super) completed: usize,
+    pub(super) failed: usize,
+    pub(super) usage: Usage,
+    pub(super) running_since: Option<Instant>,
+    /// When each status was entered, Unix seconds.
+    pub(super) times: Vec<(Status, i64)>,
+    pub(super) output_file_id: Option<String>,
+    pub(super) error_file_id: Option<String>,
+    /// Reads of the completed batch that do not show the file ids yet.
+    pub(super) hidden_reads: u32,
+}
+
+impl Progress {
+    /// Enters `status` at `now`, once.
+    pub(super) fn enter(&mut self, status: Status, now: i64) {
+        self.status = status;
+        if !self.times.iter().any(|(known, _)| *known == status) {
+            self.times.push((status, now));
+        }
+    }
+
+    /// When `status` was entered.
+    pub(super) fn time_of(&self, status: Status) -> Option<i64> {
+        self.times.iter().find(|(known, _)| *known == status).map(|(_, at)| *at)
+    }
+}
+
+/// All batches.
+#[derive(Debug, Default)]
+pub(super) struct Batches(RwLock<Ledger>);
+
+#[derive(Debug, Default)]
+struct Ledger {
+    /// In order of creation.
+    in_order: BTreeMap<u64, Arc<Batch>>,
+    by_id: HashMap<String, u64>,
+}
+
+impl Batches {
+    fn insert(&self, batch: &Arc<Batch>) {
+        let mut ledger = self.0.write();
+        ledger.by_id.insert(batch.id.clone(), batch.number);
+        ledger.in_order.insert(batch.number, Arc::clone(batch));
+    }
+
+    fn get(&self, account: &Account, id: &str) -> Option<Arc<Batch>> {
+        let ledger = self.0.read();
+        let batch = ledger.in_order.get(ledger.by_id.get(id)?)?;
+        (batch.account == *account).then(|| Arc::clone(batch))
+    }
+
+    /// All of them, newest first.
+    pub(super) fn newest_first(&self) -> Vec<Arc<Batch>> {
+        self.0.read().in_order.values().rev().map(Arc::clone).collect()
+    }
+
+    /// Forgets and stops all of them.
+    pub(super) fn clear(&self) {
+        for batch in std::mem::take(&mut *self.0.write()).in_order.into_values() {
+            batch.forget.cancel();
+        }
+    }
+}
+
+/// `POST /batches`.
+pub(super) fn create(state: &Arc<State>, account: &Account, body: &[u8]) -> Outcome {
+    let order = Order::checked(body)?;
+    if state.faults.take(Fault::Create500) {
+        return Err(ApiFailure::server().into());
+    }
+    if state.faults.take(Fault::Create429) {
+        return Err(ApiFailure::rate_limit(120).into());
+    }
+    if state.faults.take(Fault::Quota) {
+        let message = "You exceeded your current quota, please check your plan and billing details.";
+        let mut failure = ApiFailure::invalid(429, "insufficient_quota", None, message);
+        failure.kind = "insufficient_quota";
+        return Err(failure.into());
+    }
+    if state.faults.take(Fault::Billing) {
+        let message = "Billing hard limit has been reached.";
+        return Err(ApiFailure::invalid(400, "billing_hard_limit_reached", None, message).into());
+    }
+    if !state.creates.admit(account) {
+        return Err(ApiFailure::rate_limit(60).into());
+    }
+    let batch = Arc::new(order.into_batch(state, account));
+    state.batches.insert(&batch);
+    state.counters.batch_created();
+    let answer = view::object(state, &batch);
+    state.tasks.spawn("sim-batch", life::run(Arc::clone(state), batch));
+    if state.faults.take(Fault::CreateLost) {
+        return Err(Failure::Cut);
+    }
+    if state.faults.take(Fault::Create500After) {
+        return Err(ApiFailure::server().into());
+    }
+    Ok(reply::ok(&answer))
+}
+
+/// `GET /batches/{id}`.
+pub(super) fn get(state: &State, account: &Account, id: &str) -> Outcome {
+    let batch = find(state, account, id)?;
+    if state.faults.take(Fault::Poll500) {
+        return Err(ApiFailure::server().into());
+    }
+    if state.faults.take(Fault::Poll404) {
+        return Err(no_such_batch(id));
+    }
+    if state.faults.take(Fault::PollCut) {
+        return Err(Failure::Cut);
+    }
+    Ok(reply::ok(&view::read(state, &batch)))
+}
+
+/// `GET /batches`.
+pub(super) fn list(state: &State, account: &Account, query: &Query) -> Outcome {
+    let limit = query.number("limit", 1..=100, 20)?;
+    if state.faults.take(Fault::List500) {
+        return Err(ApiFailure::server().into());
+    }
+    let mut batches = state.batches.newest_first();
+    batches.retain(|batch| batch.account == *account);
+    if !batches.is_empty() && state.faults.take(Fault::ListStale) {
+        batches.remove(0);
+    }
+    if let Some(after) = query.get("after") {
+        let Some(at) = batches.iter().position(|batch| batch.id == after) else {
+            return Err(no_such_batch(after));
+        };
+        batches.drain(..=at);
+    }
+    let has_more = batches.len() > limit;
+    batches.truncate(limit);
+    Ok(reply::ok(&json!({
+        "object": "list",
+        "data": batches.iter().map(|batch| view::object(state, batch)).collect::<Vec<_>>(),
+        "first_id": batches.first().map(|batch| &batch.id),
+        "last_id": batches.last().map(|batch| &batch.id),
+        "has_more": has_more,
+    })))
+}
+
+/// `POST /batches/{id}/cancel`.
+pub(super) fn cancel(state: &State, account: &Account, id: &str) -> Outcome {
+    let batch = find(state, account, id)?;
+    if state.faults.take(Fault::Cancel500) {
+        return Err(ApiFailure::server().into());
+    }
+    {
+        let mut progress = batch.progress.lock();
+        match progress.status {
+            Status::Validating | Status::InProgress => {
+                view::freeze_counts(state, &mut progress);
+                progress.enter(Status::Cancelling, state.clock.unix_now());
+                batch.cancel.cancel();
+                state.counters.batch_cancelled();
+            }
+            Status::Cancelling => {}
+            status
+            @ (Status::Cancelled | Status::Completed | Status::Expired | Status::Failed | Status::Finalizing) => {
+                let message = format!("Cannot cancel a batch with status '{}'.", status.name());
+                return Err(ApiFailure::invalid(409, None, None, message).into());
+            }
+        }
+    }
+    Ok(reply::ok(&view::object(state, &batch)))
+}
+
+fn find(state: &State, account: &Account, id: &str) -> Result<Arc<Batch>, Failure> {
+    state.batches.get(account, id).ok_or_else(|| no_such_batch(id))
+}
+
+fn no_such_batch(id: &str) -> Failure {
+    reply::not_found(None, format!("No batch found with id '{id}'."))
+}

@@ -1,0 +1,130 @@
+//! The body of `POST /batches` (providers.md, section 1.3): what is refused at once, with a 400.
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::sim::answers::{Endpoint, Usage};
+use crate::sim::batches::{Batch, Progress, Status};
+use crate::sim::files::LIFETIMES;
+use crate::sim::reply::{ApiFailure, Failure, bad_request};
+use crate::sim::state::{Account, State};
+
+/// What a create call asks for.
+pub(super) struct Order {
+    endpoint: Endpoint,
+    input_file_id: String,
+    metadata: Value,
+    output_lifetime: Option<i64>,
+}
+
+impl Order {
+    /// Reads and checks the body of the call.
+    pub(super) fn checked(body: &[u8]) -> Result<Self, Failure> {
+        let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
+            let message = "We could not parse the JSON body of your request.";
+            return Err(ApiFailure::invalid(400, None, None, message).into());
+        };
+        const KNOWN: [&str; 5] = ["input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"];
+        if let Some(unknown) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+            return Err(bad_request("unknown_parameter", unknown, format!("Unknown parameter: '{unknown}'.")));
+        }
+        let input_file_id = required(&fields, "input_file_id")?.to_owned();
+        let endpoint = required(&fields, "endpoint")?;
+        let Some(endpoint) = Endpoint::from_path(endpoint) else {
+            let known = Endpoint::ALL.map(Endpoint::path).join(", ");
+            let message = format!("Invalid value for 'endpoint': '{endpoint}'. Supported values are: {known}.");
+            return Err(bad_request("invalid_value", "endpoint", message));
+        };
+        if required(&fields, "completion_window")? != "24h" {
+            let message = "Invalid value for 'completion_window'. Supported values are: '24h'.";
+            return Err(bad_request("invalid_value", "completion_window", message));
+        }
+        let metadata = checked_metadata(fields.get("metadata"))?;
+        let output_lifetime = checked_lifetime(fields.get("output_expires_after"))?;
+        Ok(Self { endpoint, input_file_id, metadata, output_lifetime })
+    }
+
+    /// The batch, as it is created.
+    pub(super) fn into_batch(self, state: &State, account: &Account) -> Batch {
+        let progress = Progress {
+            status: Status::Validating,
+            model: None,
+            errors: Vec::new(),
+            total: 0,
+            completed: 0,
+            failed: 0,
+            usage: Usage::default(),
+            running_since: None,
+            times: Vec::new(),
+            output_file_id: None,
+            error_file_id: None,
+            hidden_reads: 0,
+        };
+        Batch {
+            id: state.ids.long("batch_"),
+            number: state.ids.number(),
+            account: account.clone(),
+            endpoint: self.endpoint,
+            input_file_id: self.input_file_id,
+            metadata: self.metadata,
+            output_lifetime: self.output_lifetime,
+            created_at: state.clock.unix_now(),
+            started: Instant::now(),
+            progress: Mutex::new(progress),
+            cancel: CancellationToken::new(),
+            forget: CancellationToken::new(),
+        }
+    }
+}
+
+fn required<'f>(fields: &'f Map<String, Value>, name: &str) -> Result<&'f str, Failure> {
+    match fields.get(name) {
+        Some(Value::String(text)) => Ok(text),
+        None | Some(Value::Null) => {
+            Err(bad_request("missing_required_parameter", name, format!("Missing required parameter: '{name}'.")))
+        }
+        Some(_) => Err(bad_request("invalid_type", name, format!("Invalid type for '{name}': expected a string."))),
+    }
+}
+
+/// At most 16 pairs of texts, of 64 and 512 characters.
+fn checked_metadata(metadata: Option<&Value>) -> Result<Value, Failure> {
+    let wrong = |code, message: String| bad_request(code, "metadata", message);
+    let pairs = match metadata {
+        None | Some(Value::Null) => return Ok(Value::Null),
+        Some(Value::Object(pairs)) => pairs,
+        Some(_) => return Err(wrong("invalid_type", "Invalid type for 'metadata': expected an object.".to_owned())),
+    };
+    if pairs.len() > 16 {
+        return Err(wrong(
+            "object_above_max_properties",
+            "Invalid 'metadata': too many properties. Expected at most 16.".to_owned(),
+        ));
+    }
+    for (key, value) in pairs {
+        let Value::String(value) = value else {
+            return Err(wrong("invalid_type", format!("Invalid type for 'metadata.{key}': expected a string.")));
+        };
+        if key.chars().count() > 64 || value.chars().count() > 512 {
+            return Err(wrong(
+                "string_above_max_length",
+                format!("Invalid 'metadata.{key}': a key may have 64 characters, a value 512."),
+            ));
+        }
+    }
+    Ok(Value::Object(pairs.clone()))
+}
+
+fn checked_lifetime(expires_after: Option<&Value>) -> Result<Option<i64>, Failure> {
+    let Some(expires_after) = expires_after.filter(|value| !value.is_null()) else { return Ok(None) };
+    let anchor = expires_after.get("anchor").and_then(Value::as_str);
+    let seconds = expires_after.get("seconds").and_then(Value::as_i64).filter(|seconds| LIFETIMES.contains(seconds));
+    if anchor != Some("created_at") || seconds.is_none() {
+        let message =
+            "Invalid value for 'output_expires_after': expected anchor 'created_at' and 3600 to 2592000 seconds.";
+        return Err(bad_request("invalid_value", "output_expires_after", message));
+    }
+    Ok(seconds)
+}
