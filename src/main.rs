@@ -1,3 +1,5 @@
 //! The `nightbus` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    nightbus::cli::main()
+}

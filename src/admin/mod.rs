@@ -19,12 +19,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::config::Config;
 use crate::domain::clock::Micros;
 use crate::engine::Engine;
+use crate::intake::listener::{ConnectionInfo, Listener};
+use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 
 /// Further reasons why the process is not ready (none: it is), asked for at each `/readyz`.
@@ -53,6 +56,16 @@ impl fmt::Debug for AdminState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdminState").field("version", &self.version).finish_non_exhaustive()
     }
+}
+
+/// Serves until `tasks` are asked to stop; then open answers have the configured grace to finish.
+pub async fn serve(listener: Listener, state: AdminState, tasks: Tasks) {
+    let grace = state.config.shutdown.grace;
+    let service = move |request: Request<Incoming>, _connection: ConnectionInfo| {
+        let state = state.clone();
+        async move { state.answer(request).await }
+    };
+    listener.serve(service, None, tasks, grace).await;
 }
 
 impl AdminState {

@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, RETRY_AFTER,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::body::{self, Body};
+use crate::intake::respond::error_response;
 use crate::store::StoreError;
 use crate::wire::api_error::ApiError;
 
@@ -51,17 +52,14 @@ pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response<
     response
 }
 
-/// An error in the API's envelope.
+/// An error in the API's envelope. Who lacks the token is told both ways to send it.
 pub(super) fn error(error: &ApiError) -> Response<Body> {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = with_body(status, "application/json", body::full(error.openai_body()));
-    if let Some(seconds) = error.retry_after {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if status == StatusCode::UNAUTHORIZED {
-        let schemes = HeaderValue::from_static("Basic realm=\"nightbus\", charset=\"UTF-8\"");
-        response.headers_mut().insert(WWW_AUTHENTICATE, schemes);
-        response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    let mut response = error_response(error);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if error.status == StatusCode::UNAUTHORIZED.as_u16() {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"nightbus admin\", charset=\"UTF-8\""));
     }
     response
 }

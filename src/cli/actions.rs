@@ -1,0 +1,83 @@
+//! `flush`, `cancel`, `healthcheck`: what changes or probes a running nightbus.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::UsageError;
+use super::admin_client::{AdminArgs, AdminClient, encode};
+use super::human;
+use super::output::Output;
+use crate::domain::ids::{BatchId, RequestId};
+
+/// Container runtimes give a check a few seconds.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// `nightbus flush`
+#[derive(Args, Clone, Debug)]
+pub(super) struct FlushArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `nightbus cancel`
+#[derive(Args, Clone, Debug)]
+pub(super) struct CancelArgs {
+    /// A queued request (req_…) or a batch that has not ended (bat_…)
+    id: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `nightbus healthcheck`
+#[derive(Args, Clone, Debug)]
+pub(super) struct HealthArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Submits what is queued.
+pub(super) async fn flush(args: &FlushArgs, out: Output) -> anyhow::Result<()> {
+    let done = AdminClient::new(&args.admin)?.post("/api/flush").await?;
+    show(&done, args.json, &human::text(&done, "message"), out)
+}
+
+/// Withdraws a request, or cancels a batch.
+pub(super) async fn cancel(args: &CancelArgs, out: Output) -> anyhow::Result<()> {
+    let client = AdminClient::new(&args.admin)?;
+    let id = encode(&args.id);
+    if args.id.parse::<RequestId>().is_ok() {
+        let request = client.delete(&format!("/api/requests/{id}")).await?;
+        return show(&request, args.json, &format!("{} is cancelled.", args.id), out);
+    }
+    if args.id.parse::<BatchId>().is_ok() {
+        let done = client.post(&format!("/api/batches/{id}/cancel")).await?;
+        return show(&done, args.json, &human::text(&done, "message"), out);
+    }
+    let message = format!(
+        "{:?} is neither a request (req_…) nor a batch (bat_…). `nightbus requests` and `nightbus batches` list them.",
+        args.id
+    );
+    Err(UsageError(message).into())
+}
+
+/// Fails unless `/healthz` answers.
+pub(super) async fn healthcheck(args: &HealthArgs) -> anyhow::Result<()> {
+    AdminClient::new(&args.admin)?.is_alive(HEALTH_PATIENCE).await
+}
+
+fn show(answer: &Value, json: bool, text: &str, out: Output) -> anyhow::Result<()> {
+    if json {
+        out.json(answer)?
+    } else {
+        out.line(text)?
+    }
+    Ok(())
+}
