@@ -82,8 +82,8 @@ fn deadline(value: &str, now: Micros) -> Result<Micros, ApiError> {
     let at = if let Ok(time) = value.parse::<jiff::Timestamp>() {
         Micros(time.as_microsecond())
     } else {
-        let duration = humantime::parse_duration(value)
-            .map_err(|_neither| bad(NAME, format!("{value:?} is neither a duration such as 90m nor an RFC 3339 time")))?;
+        let duration = crate::config::parse_duration(value)
+            .ok_or_else(|| bad(NAME, format!("{value:?} is neither a duration such as 90m nor an RFC 3339 time")))?;
         now.plus(duration)
     };
     if at <= now { Err(bad(NAME, format!("{value:?} is in the past"))) } else { Ok(at) }

@@ -1,9 +1,23 @@
 //! What comes in: listeners, and the way of a call from its first byte to its answer.
+//!
+//! [`service::Intake`] is the way of a call: guard, route, caller, marks; then deferred (`defer`, `hold`), live
+//! (`passthrough`), or one of nightbus's own routes (`results`). Nothing here knows a provider's batch API.
 
+mod answer;
+mod call_body;
+mod caller;
+mod classify;
+mod client;
 mod connection;
+mod defer;
+mod hold;
 pub mod interim;
 pub mod listener;
+mod marks;
 pub mod passthrough;
 pub mod respond;
+mod results;
+mod route;
+pub mod service;
 mod sniff;
 pub mod tls;

@@ -1,0 +1,123 @@
+//! What is known of the client on the line: which sign of life it understands, and when it needs one (contract,
+//! section 4; providers.md, section 6.3).
+
+use std::time::Duration;
+
+use http::{HeaderMap, Version};
+
+use crate::config::HoldConfig;
+use crate::intake::interim::InterimSender;
+
+/// How a held connection is kept alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// Interim `102` responses, and their cadence; none: the client or the way to it may break on them.
+    pub(crate) interim: Option<(InterimSender, Duration)>,
+    /// When the `200` of a client without interim responses goes out.
+    pub(crate) commit_after: Duration,
+    /// Between two signs of life after that.
+    pub(crate) heartbeat: Duration,
+}
+
+/// User agents that read past any number of interim responses (measured; providers.md, section 6.2).
+const READS_INTERIM: [&str; 5] =
+    ["OpenAI/Python", "AsyncOpenAI/Python", "Anthropic/Python", "AsyncAnthropic/Python", "python-httpx/"];
+/// Signs of an intermediary, which may swallow interim responses.
+const INTERMEDIARY: [&str; 3] = ["via", "forwarded", "x-real-ip"];
+const SHORTEST: Duration = Duration::from_secs(1);
+
+impl Client {
+    /// Reads the request's head.
+    pub(crate) fn of(
+        headers: &HeaderMap,
+        version: Version,
+        interim: Option<&InterimSender>,
+        config: &HoldConfig,
+    ) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let seconds = |name: &str| text(name).and_then(|value| value.parse::<f64>().ok()).and_then(positive);
+        let read_timeout = seconds("x-stainless-read-timeout");
+        let announced = read_timeout.into_iter().chain(seconds("x-stainless-timeout")).min();
+        let user_agent = text("user-agent").unwrap_or_default();
+        let direct = !headers
+            .keys()
+            .any(|name| INTERMEDIARY.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-"));
+        let understands = config.interim_102
+            && version == Version::HTTP_11
+            && direct
+            && READS_INTERIM.iter().any(|prefix| user_agent.starts_with(prefix));
+        let cadence =
+            read_timeout.map_or(config.heartbeat, |timeout| config.heartbeat.min((timeout / 3).max(SHORTEST)));
+        let retried = text("x-stainless-retry-count").and_then(|count| count.parse::<u32>().ok()).unwrap_or(0) > 0;
+        Self {
+            interim: interim.filter(|_| understands).map(|sender| (sender.clone(), cadence)),
+            commit_after: if retried {
+                Duration::ZERO
+            } else {
+                announced.map_or(config.commit_after, |timeout| config.commit_after.min(timeout / 2))
+            },
+            heartbeat: cadence,
+        }
+    }
+}
+
+fn positive(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::intake::interim;
+
+    fn client(lines: &[(&'static str, &'static str)], version: Version) -> Client {
+        let config = HoldConfig {
+            commit_after: Duration::from_secs(25),
+            heartbeat: Duration::from_secs(15),
+            orphan_grace: Duration::from_secs(600),
+            interim_102: true,
+        };
+        let headers = lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let (_io, calls) = interim::wrap(());
+        let (sender, _open) = calls.open();
+        Client::of(&headers, version, Some(&sender), &config)
+    }
+
+    #[test]
+    fn python_clients_get_interim_responses_within_a_third_of_their_read_timeout() {
+        let python = [("user-agent", "AsyncOpenAI/Python 3.54.0"), ("x-stainless-read-timeout", "30")];
+        let (_, cadence) = client(&python, Version::HTTP_11).interim.unwrap();
+        assert_eq!(cadence, Duration::from_secs(10));
+        let (_, cadence) =
+            client(&[("user-agent", "OpenAI/Python 3"), ("x-stainless-read-timeout", "0.9")], Version::HTTP_11)
+                .interim
+                .unwrap();
+        assert_eq!(cadence, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn others_and_those_behind_an_intermediary_do_not() {
+        assert!(client(&[("user-agent", "OpenAI/JS 6.49.0")], Version::HTTP_11).interim.is_none());
+        assert!(client(&[("user-agent", "python-requests/2")], Version::HTTP_11).interim.is_none());
+        assert!(client(&[("user-agent", "OpenAI/Python 3")], Version::HTTP_2).interim.is_none());
+        for name in ["via", "forwarded", "x-forwarded-for"] {
+            assert!(client(&[("user-agent", "OpenAI/Python 3"), (name, "x")], Version::HTTP_11).interim.is_none());
+        }
+    }
+
+    #[test]
+    fn the_commit_is_half_of_an_announced_timeout_and_at_once_for_a_retry() {
+        let after = |lines: &[(&'static str, &'static str)]| client(lines, Version::HTTP_11).commit_after;
+        assert_eq!(after(&[]), Duration::from_secs(25));
+        assert_eq!(after(&[("x-stainless-timeout", "600")]), Duration::from_secs(25));
+        assert_eq!(after(&[("x-stainless-timeout", "10")]), Duration::from_secs(5));
+        assert_eq!(after(&[("x-stainless-timeout", "NOT_GIVEN")]), Duration::from_secs(25));
+        assert_eq!(after(&[("x-stainless-retry-count", "1")]), Duration::ZERO);
+        assert_eq!(after(&[("x-stainless-retry-count", "0")]), Duration::from_secs(25));
+    }
+}

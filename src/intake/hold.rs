@@ -1,0 +1,181 @@
+//! The held connection: the caller stays on the line until its request has ended (contract, section 4).
+//!
+//! A failure is never told as a success: before the `200` is out it comes with its true status, after that the
+//! body breaks off unfinished, and an event stream ends with the API's own error event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::{Body, BoxError};
+use crate::domain::request::RequestState;
+use crate::engine::waiters::{Answer, Waiter};
+use crate::intake::answer::{self, Asked};
+use crate::intake::client::Client;
+use crate::intake::respond::error_response;
+use crate::telemetry::Telemetry;
+use crate::wire::api_error::ApiError;
+use crate::wire::openai::replay::{HEARTBEAT, Replay, ReplayEndpoint};
+
+/// A connection that waits for one request. Dropping it (the client left) takes the waiter off the list.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) asked: Asked,
+    pub(crate) waiter: Waiter,
+    pub(crate) stop: CancellationToken,
+    pub(crate) telemetry: Telemetry,
+}
+
+impl Held {
+    /// Counts the connection while it is held.
+    pub(crate) fn new(asked: Asked, waiter: Waiter, stop: CancellationToken, telemetry: Telemetry) -> Self {
+        telemetry.waiter_opened();
+        Self { asked, waiter, stop, telemetry }
+    }
+
+    /// The answer, or none when the process stops first.
+    async fn answer(&mut self) -> Option<Arc<Answer>> {
+        tokio::select! {
+            biased;
+            answer = self.waiter.answer() => answer,
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.telemetry.waiter_closed();
+    }
+}
+
+/// Holds until the end of the request.
+pub(crate) async fn until_answered(mut held: Held, client: Client) -> Response<Body> {
+    if let Some(endpoint) = held.asked.stream() {
+        return streaming(held, endpoint, client.heartbeat);
+    }
+    if let Some((interim, cadence)) = client.interim {
+        loop {
+            match tokio::time::timeout(cadence, held.answer()).await {
+                Ok(answer) => return truthful(&held.asked, answer.as_deref()),
+                Err(_elapsed) => {
+                    interim.send();
+                }
+            }
+        }
+    }
+    match tokio::time::timeout(client.commit_after, held.answer()).await {
+        Ok(answer) => truthful(&held.asked, answer.as_deref()),
+        Err(_elapsed) => committed(held, client.heartbeat),
+    }
+}
+
+/// Holds for at most `wait`; gives the connection back when the request has not ended by then.
+pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client) -> Result<Response<Body>, Held> {
+    let until = Instant::now() + wait;
+    loop {
+        let turn = client.interim.as_ref().map_or(until, |(_, cadence)| until.min(Instant::now() + *cadence));
+        match tokio::time::timeout_at(turn, held.answer()).await {
+            Ok(answer) => return Ok(truthful(&held.asked, answer.as_deref())),
+            Err(_elapsed) if Instant::now() >= until => return Err(held),
+            Err(_elapsed) => {
+                if let Some((interim, _)) = &client.interim {
+                    interim.send();
+                }
+            }
+        }
+    }
+}
+
+fn truthful(asked: &Asked, answer: Option<&Answer>) -> Response<Body> {
+    answer.map_or_else(|| stopping(asked), |answer| answer::respond(asked, answer))
+}
+
+/// The process stops: the request goes on after the restart, and the same call finds it again.
+fn stopping(asked: &Asked) -> Response<Body> {
+    let error = ApiError::shutting_down(format!(
+        "nightbus is stopping; request {} is kept: send the call again after the restart",
+        asked.id
+    ));
+    let mut response = error_response(&error);
+    answer::set_pending_headers(response.headers_mut(), asked.id, RequestState::Queued);
+    response
+}
+
+/// `200` with white space in front of the JSON: works in every client that was measured (providers.md, section 6.2).
+fn committed(held: Held, heartbeat: Duration) -> Response<Body> {
+    let id = held.asked.id;
+    let body = stream::try_unfold(Some(held), move |state| async move {
+        let Some(mut held) = state else { return Ok(None) };
+        let frame = match tokio::time::timeout(heartbeat, held.answer()).await {
+            Err(_elapsed) => return Ok(Some((Frame::data(Bytes::from_static(b"\n")), Some(held)))),
+            Ok(answer) => answer.filter(|answer| answer::is_success(answer)).and_then(|answer| answer.body.clone()),
+        };
+        match frame {
+            Some(body) => Ok(Some((Frame::data(body), None))),
+            // The stored outcome is given to the retry with its true status.
+            None => Err(BoxError::from("the request failed after the head was sent")),
+        }
+    });
+    let first = stream::once(async { Ok(Frame::data(Bytes::from_static(b"\n"))) });
+    let mut response = Response::new(StreamBody::new(stream::StreamExt::chain(first, body)).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer::unbuffered(response.headers_mut());
+    answer::set_pending_headers(response.headers_mut(), id, RequestState::Queued);
+    response
+}
+
+enum Stage {
+    First(Held),
+    Waiting(Held),
+    Telling(Replay),
+    Over,
+}
+
+/// An event stream: comments while the request waits, then its answer as the live API would have told it.
+fn streaming(held: Held, endpoint: ReplayEndpoint, heartbeat: Duration) -> Response<Body> {
+    let id = held.asked.id;
+    let events = stream::try_unfold(Stage::First(held), move |stage| next_event(stage, endpoint, heartbeat));
+    let mut response = answer::event_stream(events);
+    answer::set_pending_headers(response.headers_mut(), id, RequestState::Queued);
+    response
+}
+
+async fn next_event(
+    mut stage: Stage,
+    endpoint: ReplayEndpoint,
+    heartbeat: Duration,
+) -> Result<Option<(Frame<Bytes>, Stage)>, BoxError> {
+    let heartbeat_frame = || Frame::data(Bytes::from_static(HEARTBEAT));
+    loop {
+        stage = match stage {
+            Stage::First(held) => return Ok(Some((heartbeat_frame(), Stage::Waiting(held)))),
+            Stage::Waiting(mut held) => match tokio::time::timeout(heartbeat, held.answer()).await {
+                Err(_elapsed) => return Ok(Some((heartbeat_frame(), Stage::Waiting(held)))),
+                Ok(None) => return Err(BoxError::from("the process stops")),
+                Ok(Some(answer)) if answer::is_success(&answer) => {
+                    match answer::replayed(&held.asked, endpoint, &answer) {
+                        Ok(replay) => Stage::Telling(replay),
+                        Err(error) => return Err(BoxError::from(error.message)),
+                    }
+                }
+                Ok(Some(answer)) => {
+                    let event = answer::failure_event(endpoint, &answer);
+                    return Ok(Some((Frame::data(event), Stage::Over)));
+                }
+            },
+            Stage::Telling(mut replay) => {
+                return Ok(replay.next().map(|event| (Frame::data(event), Stage::Telling(replay))));
+            }
+            Stage::Over => return Ok(None),
+        };
+    }
+}

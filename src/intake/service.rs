@@ -1,0 +1,268 @@
+//! The way of a call on the main listener: guard, route, caller, marks, then deferred, live, or one of nightbus's
+//! own routes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue, ORIGIN, USER_AGENT};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::body::{self, Body};
+use crate::config::ProviderConfig;
+use crate::domain::lane::Endpoint;
+use crate::intake::call_body::{self, CallBody};
+use crate::intake::caller::{self, Caller};
+use crate::intake::classify::{self, Call, Mark};
+use crate::intake::client::Client;
+use crate::intake::defer::{Deferral, Desk, NotDeferred};
+use crate::intake::listener::ConnectionInfo;
+use crate::intake::marks::{self, Marks};
+use crate::intake::passthrough::{self, Target};
+use crate::intake::respond::error_response;
+use crate::intake::results::OwnCall;
+use crate::intake::route::{Route, deferrable_endpoint, path_of, route};
+use crate::upstream::client::UpstreamClient;
+use crate::wire::api_error::ApiError;
+use crate::wire::openai::edit;
+use crate::wire::openai::peek::without_batch_suffix;
+
+/// The main listener's service.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    desk: Arc<Desk>,
+    client: UpstreamClient,
+}
+
+/// A call of a provider's API, as far as it is known from its head.
+struct ApiCall<'a> {
+    provider: &'a ProviderConfig,
+    rest: &'a str,
+    batch: bool,
+    caller: Caller<'a>,
+    marks: Marks,
+    client: Client,
+}
+
+impl Intake {
+    /// Over a running engine.
+    pub fn new(
+        config: Arc<crate::config::Config>,
+        engine: crate::engine::Engine,
+        tasks: crate::tasks::Tasks,
+        client: UpstreamClient,
+    ) -> Self {
+        Self { desk: Arc::new(Desk { config, engine, tasks }), client }
+    }
+
+    /// Answers one call.
+    pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
+        let origin = request.headers().get(ORIGIN).cloned();
+        let result = match self.guard(request.headers()) {
+            Ok(()) if origin.is_some() && is_preflight(&request) => Ok(preflight(request.headers())),
+            Ok(()) => Box::pin(self.route(request, &info)).await,
+            Err(error) => Err(error),
+        };
+        let mut response = result.unwrap_or_else(|error| {
+            self.desk.engine.telemetry().request_refused(error.code);
+            error_response(&error)
+        });
+        if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
+            response.headers_mut().insert(HeaderName::from_static("access-control-allow-origin"), origin);
+            response.headers_mut().append(http::header::VARY, HeaderValue::from_static("origin"));
+        }
+        response
+    }
+
+    /// A web page must not spend or read anything through a browser (contract, section 2).
+    fn guard(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        match headers.get(ORIGIN) {
+            Some(origin) if !self.allows(origin) => Err(ApiError::forbidden_origin(
+                "calls from web pages are refused: list the page's origin in cors.allow_origins to allow it",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        self.desk.config.cors.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    }
+
+    async fn route(&self, request: Request<Incoming>, info: &ConnectionInfo) -> Result<Response<Body>, ApiError> {
+        let desk = &*self.desk;
+        let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+        let providers = &desk.config.providers;
+        let place = route(request.method(), &path, |name| providers.contains_key(name));
+        if place == Route::Unknown {
+            return Err(ApiError::not_found(format!(
+                "no route for {:?}: the base URL is http://…/v1, /PROVIDER/v1 or /batch/v1",
+                path_of(&path)
+            )));
+        }
+        let caller = caller::identify(&desk.config, &**desk.engine.store(), request.headers())?;
+        let marks = marks::read(request.headers(), desk.engine.clock().now())?;
+        let hold = &desk.config.hold;
+        let client = Client::of(request.headers(), request.version(), info.interim.as_ref(), hold);
+        match place {
+            Route::Api { provider, rest, batch } => {
+                let name = provider.unwrap_or(&desk.config.default_provider);
+                let provider =
+                    providers.get(name).ok_or_else(|| ApiError::not_found(format!("no provider {name:?}")))?;
+                caller.may_use(name)?;
+                let call = ApiCall { provider, rest, batch, caller, marks, client };
+                self.api_call(request, call).await
+            }
+            Route::Own(path_only) => {
+                let query = path.split_once('?').map_or("", |(_, query)| query);
+                let call = OwnCall {
+                    method: request.method(),
+                    path: path_only,
+                    query,
+                    caller: caller.fingerprint,
+                    wait: marks.wait,
+                };
+                desk.own_route(&call, client).await
+            }
+            Route::DeferredCompletion(id) => desk.deferred_completion(id, caller.fingerprint).await,
+            Route::Unknown => Err(ApiError::not_found("no such route")),
+        }
+    }
+
+    async fn api_call(&self, request: Request<Incoming>, call: ApiCall<'_>) -> Result<Response<Body>, ApiError> {
+        let capable = |endpoint: &Endpoint| {
+            let capability = self.desk.engine.capability(&call.provider.name);
+            capability.is_some_and(|capability| capability.endpoints.contains(endpoint))
+        };
+        let Some(endpoint) = deferrable_endpoint(request.method(), call.rest) else {
+            let marked = self.is_marked_by_head(&request, &call);
+            return Ok(self.live(request.map(body_of), &call, marked.then_some("endpoint-not-batchable")).await);
+        };
+        let (parts, incoming) = request.into_parts();
+        let body = match call_body::read(incoming, self.desk.config.limits.max_body_bytes).await? {
+            CallBody::Whole(body) => body,
+            CallBody::TooLong(body) => {
+                let request = Request::from_parts(parts, body);
+                if self.is_marked_by_head(&request, &call) && classify::is_on(&self.desk.config) {
+                    return Err(ApiError::too_large(format!(
+                        "a deferred call may have {} bytes (limits.max_body_bytes): raise it, or send the call live",
+                        self.desk.config.limits.max_body_bytes
+                    )));
+                }
+                return Ok(self.live(request, &call, None).await);
+            }
+        };
+        let bytes = body.bytes();
+        let (mark, suffix) = self.classify(&parts.headers, &parts.uri, &call, Some(&bytes));
+        let reason = match mark {
+            Mark::Live => None,
+            Mark::Defer if !classify::is_on(&self.desk.config) => Some("deferral-off"),
+            Mark::Defer if !capable(&endpoint) => Some("endpoint-not-batchable"),
+            Mark::Defer => match self.defer(&parts.headers, &call, endpoint, &bytes).await? {
+                Ok(response) => return Ok(response),
+                Err(reason) => Some(reason),
+            },
+        };
+        let request = if suffix { without_suffix(parts, &bytes) } else { Request::from_parts(parts, body.into_body()) };
+        Ok(self.live(request, &call, reason).await)
+    }
+
+    /// The inner error: the call goes live, for this reason.
+    async fn defer(
+        &self,
+        headers: &HeaderMap,
+        call: &ApiCall<'_>,
+        endpoint: Endpoint,
+        body: &Bytes,
+    ) -> Result<Result<Response<Body>, &'static str>, ApiError> {
+        let deferral = Deferral {
+            provider: call.provider,
+            endpoint,
+            caller: call.caller.clone(),
+            marks: call.marks.clone(),
+            headers,
+            body: body.clone(),
+        };
+        let accepted = Box::pin(self.desk.accept(&deferral)).await;
+        drop(deferral);
+        match accepted {
+            Ok(accepted) => Ok(Ok(accepted.answer(&self.desk, &call.marks, call.client.clone()).await)),
+            Err(NotDeferred::Live(reason)) => Ok(Err(reason)),
+            Err(NotDeferred::Refused(error)) => Err(error),
+        }
+    }
+
+    fn classify(&self, headers: &HeaderMap, uri: &http::Uri, call: &ApiCall<'_>, body: Option<&[u8]>) -> (Mark, bool) {
+        let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        classify::classify(
+            &self.desk.config,
+            &Call {
+                marks: &call.marks,
+                batch_prefix: call.batch,
+                path: uri.path(),
+                user_agent,
+                key: call.caller.client.map(|client| client.name.as_str()),
+                body,
+            },
+        )
+    }
+
+    /// Whether header or prefix mark a call whose body is not looked into. Rules and the default are for calls that
+    /// could be deferred: they do not make every other call tell why it is live.
+    fn is_marked_by_head<B>(&self, request: &Request<B>, call: &ApiCall<'_>) -> bool {
+        call.marks.defer.unwrap_or(call.batch)
+            || (request.method() == Method::POST
+                && deferrable_endpoint(request.method(), call.rest).is_some()
+                && self.classify(request.headers(), request.uri(), call, None).0 == Mark::Defer)
+    }
+
+    async fn live(&self, request: Request<Body>, call: &ApiCall<'_>, reason: Option<&'static str>) -> Response<Body> {
+        let target = Target {
+            provider: call.provider,
+            path_and_query: call.rest,
+            replace_credential: call.provider.api_key.as_ref().map(|key| &key.value),
+        };
+        let response = passthrough::forward(&self.client, request, target, reason).await;
+        self.desk.engine.telemetry().passthrough_finished(&call.provider.name, response.status().as_u16(), reason);
+        response
+    }
+}
+
+fn body_of(incoming: Incoming) -> Body {
+    http_body_util::BodyExt::boxed_unsync(http_body_util::BodyExt::map_err(incoming, Into::into))
+}
+
+/// A live call whose model carries the mark: the provider must not see it.
+fn without_suffix(mut parts: http::request::Parts, body: &Bytes) -> Request<Body> {
+    #[derive(serde::Deserialize)]
+    struct Model {
+        model: String,
+    }
+    let model = serde_json::from_slice::<Model>(body).map(|body| body.model).unwrap_or_default();
+    let body = match without_batch_suffix(&model) {
+        Some(model) => Bytes::from(edit::with_model(body, model)),
+        None => body.clone(),
+    };
+    if parts.headers.contains_key(http::header::CONTENT_LENGTH) {
+        parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Request::from_parts(parts, body::full(body))
+}
+
+fn is_preflight<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key("access-control-request-method")
+}
+
+fn preflight(headers: &HeaderMap) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let answer = response.headers_mut();
+    for (asked, allowed) in [
+        ("access-control-request-method", "access-control-allow-methods"),
+        ("access-control-request-headers", "access-control-allow-headers"),
+    ] {
+        if let Some(value) = headers.get(asked) {
+            answer.insert(HeaderName::from_static(allowed), value.clone());
+        }
+    }
+    response
+}
