@@ -88,17 +88,18 @@ pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
     let service = move |request, info| intake.clone().handle(request, info);
     tasks.spawn("main listener", main.serve(service, tls, tasks.clone(), config.shutdown.grace));
     let draining = engine.clone();
-    let state = AdminState {
-        engine,
-        started_at: telemetry.started_at(),
-        telemetry,
-        version: env!("CARGO_PKG_VERSION"),
-        ready: Arc::new(move || {
-            if draining.is_draining() { vec!["the process is stopping".to_owned()] } else { Vec::new() }
-        }),
-        stop: tasks.stop_token().clone(),
-        config,
-    };
+    let state =
+        AdminState {
+            engine,
+            started_at: telemetry.started_at(),
+            telemetry,
+            version: env!("CARGO_PKG_VERSION"),
+            ready: Arc::new(move || {
+                if draining.is_draining() { vec!["the process is stopping".to_owned()] } else { Vec::new() }
+            }),
+            stop: tasks.stop_token().clone(),
+            config,
+        };
     tasks.spawn("admin listener", admin::serve(admin_listener, state, tasks.clone()));
     Ok(app)
 }

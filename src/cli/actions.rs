@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::UsageError;
 use super::admin_client::{AdminArgs, AdminClient, encode};
 use super::human;
-use super::output::Output;
+use super::output;
 use crate::domain::ids::{BatchId, RequestId};
 
 /// Container runtimes give a check a few seconds.
@@ -44,22 +44,22 @@ pub(super) struct HealthArgs {
 }
 
 /// Submits what is queued.
-pub(super) async fn flush(args: &FlushArgs, out: Output) -> anyhow::Result<()> {
+pub(super) async fn flush(args: &FlushArgs) -> anyhow::Result<()> {
     let done = AdminClient::new(&args.admin)?.post("/api/flush").await?;
-    show(&done, args.json, &human::text(&done, "message"), out)
+    show(&done, args.json, &human::text(&done, "message"))
 }
 
 /// Withdraws a request, or cancels a batch.
-pub(super) async fn cancel(args: &CancelArgs, out: Output) -> anyhow::Result<()> {
+pub(super) async fn cancel(args: &CancelArgs) -> anyhow::Result<()> {
     let client = AdminClient::new(&args.admin)?;
     let id = encode(&args.id);
     if args.id.parse::<RequestId>().is_ok() {
         let request = client.delete(&format!("/api/requests/{id}")).await?;
-        return show(&request, args.json, &format!("{} is cancelled.", args.id), out);
+        return show(&request, args.json, &format!("{} is cancelled.", args.id));
     }
     if args.id.parse::<BatchId>().is_ok() {
         let done = client.post(&format!("/api/batches/{id}/cancel")).await?;
-        return show(&done, args.json, &human::text(&done, "message"), out);
+        return show(&done, args.json, &human::text(&done, "message"));
     }
     let message = format!(
         "{:?} is neither a request (req_…) nor a batch (bat_…). `nightbus requests` and `nightbus batches` list them.",
@@ -73,11 +73,7 @@ pub(super) async fn healthcheck(args: &HealthArgs) -> anyhow::Result<()> {
     AdminClient::new(&args.admin)?.is_alive(HEALTH_PATIENCE).await
 }
 
-fn show(answer: &Value, json: bool, text: &str, out: Output) -> anyhow::Result<()> {
-    if json {
-        out.json(answer)?
-    } else {
-        out.line(text)?
-    }
-    Ok(())
+fn show(answer: &Value, json: bool, text: &str) -> anyhow::Result<()> {
+    let written = if json { output::json(answer) } else { output::line(text) };
+    Ok(written?)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output::Output;
+use super::output::{self, Output};
 use crate::config::{self, Config, ConfigErrors, Overrides};
 
 /// `nightbus serve`
@@ -66,8 +66,8 @@ pub(super) fn check(args: &CheckArgs, out: Output) -> anyhow::Result<()> {
     let summary = config::summary(&config);
     if args.json {
         let object = summary.into_iter().map(|(key, value)| (key, value.into())).collect();
-        return Ok(out.json(&serde_json::Value::Object(object))?);
+        return Ok(output::json(&serde_json::Value::Object(object))?);
     }
     out.pairs(&summary)?;
-    Ok(out.line("The configuration is valid.")?)
+    Ok(output::line("The configuration is valid.")?)
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::admin_client::{AdminArgs, AdminClient, encode};
 use super::human;
-use super::output::{Output, note};
+use super::output::{self, Output, note};
 use super::table::{Cell, Side, Table};
 use crate::domain::clock::{Clock as _, SystemClock};
 
@@ -72,12 +72,12 @@ impl PageArgs {
 pub(super) async fn status(args: &StatusArgs, out: Output) -> anyhow::Result<()> {
     let status = AdminClient::new(&args.admin)?.get("/api/status").await?;
     if args.json {
-        return Ok(out.json(&status)?);
+        return Ok(output::json(&status)?);
     }
     out.pairs(&at_a_glance(&status))?;
     let lanes = members(&status, "lanes");
     if !lanes.is_empty() {
-        out.line("")?;
+        output::line("")?;
         out.table(&lane_table(lanes))?;
     }
     Ok(())
@@ -176,7 +176,7 @@ pub(super) async fn requests(args: &RequestsArgs, out: Output) -> anyhow::Result
     }
     let list = client.get(&path).await?;
     if args.page.json {
-        return Ok(out.json(&list)?);
+        return Ok(output::json(&list)?);
     }
     let mut table = Table::new(&[
         ("ID", Side::Left),
@@ -215,7 +215,7 @@ pub(super) async fn batches(args: &BatchesArgs, out: Output) -> anyhow::Result<(
     let state = if args.open { "open" } else { "all" };
     let list = client.get(&format!("/api/batches?state={state}&{}", args.page.query())).await?;
     if args.page.json {
-        return Ok(out.json(&list)?);
+        return Ok(output::json(&list)?);
     }
     let mut table = Table::new(&[
         ("ID", Side::Left),
@@ -262,7 +262,7 @@ fn show_list(list: &Value, table: &Table, what: &str, out: Output) -> anyhow::Re
 /// Every member with a value; times as times.
 fn show_one(object: &Value, json: bool, out: Output) -> anyhow::Result<()> {
     if json {
-        return Ok(out.json(object)?);
+        return Ok(output::json(object)?);
     }
     let pairs: Vec<(String, String)> = object
         .as_object()

@@ -9,6 +9,9 @@ mod http;
 mod human;
 mod listing;
 mod output;
+mod serve;
+mod signals;
+mod simulate;
 mod table;
 
 pub use configure::ServeArgs;
@@ -44,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run the proxy
     Serve(ServeArgs),
+    /// Run a strict stand-in for the provider, for tests
+    Simulate(simulate::SimulateArgs),
     /// See what the running proxy does
     Status(listing::StatusArgs),
     /// List deferred requests, or show one
@@ -102,12 +107,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(output::text(&String::from_utf8_lossy(&script))?)
         }
         Command::CheckConfig(args) => configure::check(&args, out),
-        Command::Serve(_args) => Err(anyhow::anyhow!("not built yet")),
+        Command::Serve(args) => serve::run(&args),
+        Command::Simulate(args) => work(simulate::run(&args, out)),
         Command::Status(args) => talk(listing::status(&args, out)),
         Command::Requests(args) => talk(listing::requests(&args, out)),
         Command::Batches(args) => talk(listing::batches(&args, out)),
-        Command::Flush(args) => talk(actions::flush(&args, out)),
-        Command::Cancel(args) => talk(actions::cancel(&args, out)),
+        Command::Flush(args) => talk(actions::flush(&args)),
+        Command::Cancel(args) => talk(actions::cancel(&args)),
         Command::Healthcheck(args) => talk(actions::healthcheck(&args)),
     }
 }
@@ -115,6 +121,17 @@ fn run(command: Command) -> anyhow::Result<()> {
 /// Commands that ask a running nightbus need one thread.
 fn talk(asking: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(asking)
+}
+
+/// Commands that serve take all processors.
+fn work(serving: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serving)
+}
+
+/// Starts logging for a command without a configuration; `RUST_LOG` may say otherwise.
+fn logs(level: &str) -> anyhow::Result<()> {
+    let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty());
+    Ok(crate::telemetry::logging::init(false, asked.as_deref().unwrap_or(level))?)
 }
 
 #[cfg(test)]

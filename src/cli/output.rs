@@ -27,19 +27,6 @@ impl Output {
         Self { colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()), width }
     }
 
-    /// One line.
-    ///
-    /// # Errors
-    /// When standard output cannot be written.
-    pub(super) fn line(self, line: &str) -> io::Result<()> {
-        text(&format!("{line}\n"))
-    }
-
-    /// The API's JSON, indented.
-    pub(super) fn json(self, value: &Value) -> io::Result<()> {
-        self.line(&format!("{value:#}"))
-    }
-
     /// A table that fits the terminal.
     pub(super) fn table(self, table: &Table) -> io::Result<()> {
         text(&table.render(self.width, self.colours))
@@ -49,6 +36,22 @@ impl Output {
     pub(super) fn pairs(self, pairs: &[(String, String)]) -> io::Result<()> {
         text(&super::table::pairs(pairs, self.colours))
     }
+}
+
+/// One line.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(super) fn line(line: &str) -> io::Result<()> {
+    text(&format!("{line}\n"))
+}
+
+/// The API's JSON, indented.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(super) fn json(value: &Value) -> io::Result<()> {
+    line(&format!("{value:#}"))
 }
 
 /// Text as it is, on standard output.

@@ -4,10 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::output::{Output, note};
+use super::output::{self, Output, note};
 use super::signals::until_stopped;
 use super::table::{Cell, Side, Table};
 use super::{UsageError, logs};
@@ -74,7 +73,7 @@ pub(super) async fn run(args: &SimulateArgs, out: Output) -> anyhow::Result<()> 
     logs("info")?;
     let tasks = Tasks::new();
     let sim = sim::start(args.options(), tasks.clone()).await.map_err(|error| refused(error, args.listen))?;
-    out.line(&format!("simulator listening on http://{}", sim.addr()))?;
+    output::line(&format!("simulator listening on http://{}", sim.addr()))?;
     note(&format!("Point a proxy at it: nightbus serve --upstream {}", sim.base_url()));
     until_stopped().await?;
     tasks.shutdown(GRACE).await;
@@ -85,11 +84,7 @@ fn refused(error: io::Error, listen: SocketAddr) -> anyhow::Error {
     if error.kind() == io::ErrorKind::InvalidInput {
         return UsageError(format!("{error}. `nightbus simulate --fault list` shows all faults.")).into();
     }
-    let result: Result<(), io::Error> = Err(error);
-    match result.with_context(|| format!("cannot listen on {listen}; take another address with --listen")) {
-        Ok(()) => anyhow::anyhow!("cannot listen on {listen}"),
-        Err(error) => error,
-    }
+    anyhow::Error::new(error).context(format!("cannot listen on {listen}; take another address with --listen"))
 }
 
 fn fault_table() -> Table {
@@ -101,7 +96,7 @@ fn fault_table() -> Table {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
+    parse_duration(text).ok_or_else(|| "write a duration, such as 20ms or 2s".to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
