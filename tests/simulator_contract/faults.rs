@@ -139,7 +139,7 @@ async fn validation_may_fail_without_reason() {
         let line = errors[0]["line"].as_u64();
         match fault {
             "validation-no-line" | "model-not-found" | "queue-full" | "file-not-found" => {
-                assert_eq!(line, None, "{fault}")
+                assert_eq!(line, None, "{fault}");
             }
             "validation-wrong-line" => assert!(line.unwrap() > 20),
             _ => assert!((1..=20).contains(&line.unwrap()), "{fault}"),
@@ -162,7 +162,9 @@ async fn batches_may_be_stuck_until_cancelled() {
         assert_eq!(api.batch(&created).await["status"], "in_progress");
     }
     api.post(&format!("/v1/batches/{}/cancel", created["id"].as_str().unwrap()), &json!({})).await;
-    assert_eq!(api.ended(&created).await["status"], "cancelled");
+    let batch = api.ended(&created).await;
+    assert_eq!(batch["status"], "cancelled");
+    assert_eq!(batch["request_counts"], json!({"total": 4, "completed": 2, "failed": 0}));
 }
 
 /// The text of the output file and the counters of a batch of ten lines with this fault.

@@ -49,7 +49,8 @@ async fn form_may_come_in_any_order_and_spelling() {
 #[tokio::test]
 async fn bad_forms_are_refused() {
     let api = Api::quick().await;
-    let cases: [(&[(&str, &str)], &str, &str); 7] = [
+    type Texts<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Texts<'_>, &str, &str); 7] = [
         (&[], "a.jsonl", "purpose"),
         (&[("purpose", "fun")], "a.jsonl", "purpose"),
         (&[("purpose", "batch")], "a.csv", "file"),

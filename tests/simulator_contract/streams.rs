@@ -77,7 +77,7 @@ async fn tool_calls_and_choices_are_streamed() {
         assert!(tools[0]["id"].as_str().unwrap().starts_with("call_"));
         let arguments: String = tools[1..].iter().map(|tool| tool["function"]["arguments"].as_str().unwrap()).collect();
         assert_eq!(serde_json::from_str::<Value>(&arguments).unwrap()["choice"], index);
-        assert_eq!(of_choice().last().unwrap()["finish_reason"], "tool_calls");
+        assert_eq!(of_choice().next_back().unwrap()["finish_reason"], "tool_calls");
     }
 }
 

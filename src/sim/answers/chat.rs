@@ -1,13 +1,11 @@
 //! `chat.completion` (providers.md, section 1.13).
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::sim::answers::sample::Sampler;
 use crate::sim::answers::text::{echo, has, last_user_text};
 use crate::sim::answers::{Answer, Call, Run, Usage, tokens};
-use crate::sim::peek::members;
 
 /// A finished chat completion.
 #[derive(Debug, Serialize)]
@@ -118,15 +116,6 @@ pub(super) fn usage(billed: Usage) -> TokenUsage {
         prompt_tokens_details: PromptDetails::default(),
         completion_tokens_details: CompletionDetails::default(),
     }
-}
-
-/// Whether every message is an object with a role.
-pub(super) fn are_messages(content: &RawValue) -> bool {
-    let messages: Vec<&RawValue> = serde_json::from_str(content.get()).unwrap_or_default();
-    !messages.is_empty()
-        && messages
-            .iter()
-            .all(|message| matches!(members(message.get(), &["role"]), Ok([Some(role)]) if role.get().starts_with('"')))
 }
 
 impl Message {
