@@ -1,1 +1,188 @@
-//! app
+//! The composition root: configuration -> store -> providers -> engine -> listeners, and the ordered stop.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::admin::{self, AdminState};
+use crate::config::{Config, ProviderKind};
+use crate::domain::clock::SystemClock;
+use crate::engine::{Engine, EngineParts};
+use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
+use crate::intake::service::Intake;
+use crate::store::observer::CommitObserver;
+use crate::store::{self, SharedStore, StoreError};
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+use crate::upstream::capability::Capability;
+use crate::upstream::client::UpstreamClient;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::openai::OpenAiProvider;
+use crate::upstream::provider::BatchProvider;
+
+/// A running nightbus.
+#[derive(Debug)]
+pub struct App {
+    main_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    engine: Engine,
+    store: SharedStore,
+    tasks: Tasks,
+    grace: Duration,
+}
+
+/// Why it cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The HTTP client cannot be made.
+    #[error("upstream: {0}")]
+    Upstream(#[from] UpstreamError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] crate::intake::tls::TlsError),
+}
+
+/// Starts everything; when it returns both listeners answer.
+pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
+    raise_open_files(config.limits.max_held_connections);
+    let config = Arc::new(config);
+    let telemetry = Telemetry::new();
+    let store = open_store(&config, &telemetry).await?;
+    let client = UpstreamClient::new(&config.upstream)?;
+    let parts = EngineParts {
+        store: Arc::clone(&store),
+        clock: Arc::new(SystemClock),
+        tasks: tasks.clone(),
+        telemetry: telemetry.clone(),
+        providers: providers(&config, &client),
+    };
+    let main = bind("listen", config.listen).await?;
+    let admin_listener = bind("admin_listen", config.admin_listen).await?;
+    let tls = config.tls.as_ref().map(crate::intake::tls::server_config).transpose()?;
+    let engine = Engine::start(&config, parts).await?;
+    let app = App {
+        main_addr: main.local_addr(),
+        admin_addr: admin_listener.local_addr(),
+        engine: engine.clone(),
+        store,
+        tasks: tasks.clone(),
+        grace: config.shutdown.grace,
+    };
+    let intake = Intake::new(Arc::clone(&config), engine.clone(), tasks.clone(), client);
+    let service = move |request, info| intake.clone().handle(request, info);
+    tasks.spawn("main listener", main.serve(service, tls, tasks.clone(), config.shutdown.grace));
+    let draining = engine.clone();
+    let state = AdminState {
+        engine,
+        started_at: telemetry.started_at(),
+        telemetry,
+        version: env!("CARGO_PKG_VERSION"),
+        ready: Arc::new(move || {
+            if draining.is_draining() { vec!["the process is stopping".to_owned()] } else { Vec::new() }
+        }),
+        stop: tasks.stop_token().clone(),
+        config,
+    };
+    tasks.spawn("admin listener", admin::serve(admin_listener, state, tasks.clone()));
+    Ok(app)
+}
+
+impl App {
+    /// Where calls are taken.
+    pub const fn main_addr(&self) -> SocketAddr {
+        self.main_addr
+    }
+
+    /// Where the admin API is.
+    pub const fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// The running engine.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The ordered stop (contract, section 7): no new deferrals and no new batches; what finishes within the grace is
+    /// still answered; nothing submitted is cancelled; everything is on disk.
+    pub async fn shutdown(self) {
+        let until = Instant::now() + self.grace;
+        self.engine.drain();
+        while self.engine.waiters().count() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let rest = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        if !self.tasks.shutdown(rest).await {
+            tracing::info!("some connections did not end within shutdown.grace");
+        }
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store did not close cleanly");
+        }
+    }
+}
+
+async fn open_store(config: &Arc<Config>, telemetry: &Telemetry) -> Result<SharedStore, StoreError> {
+    let (config, observer) = (Arc::clone(config), Arc::new(Observed(telemetry.clone())));
+    let open = move || store::open(config.store, &config.data_dir, config.master_key.as_ref(), observer);
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(panicked) => Err(StoreError::Unreadable(panicked.to_string())),
+    }
+}
+
+/// The batch APIs by provider name.
+fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dyn BatchProvider>> {
+    let provider = |provider: &crate::config::ProviderConfig| -> Arc<dyn BatchProvider> {
+        let capability = Capability::of(provider, &config.batching);
+        match provider.kind {
+            ProviderKind::OpenAi => {
+                Arc::new(OpenAiProvider::new(client.clone(), provider.base_url.clone(), capability))
+            }
+        }
+    };
+    config.providers.iter().map(|(name, config)| (name.clone(), provider(config))).collect()
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(address, DEFAULT_BACKLOG).await.map_err(|error| StartError::Listen { key, address, error })
+}
+
+/// Every held connection is an open file. What the system gives is taken; too little is said at once.
+fn raise_open_files(held_connections: u64) {
+    const OTHER_FILES: u64 = 256;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < held_connections.saturating_add(OTHER_FILES) => tracing::info!(
+            limit,
+            held_connections,
+            "fewer files may be open than connections may be held (limits.max_held_connections): raise `ulimit -n` for more"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files is unknown"),
+    }
+}
+
+/// Counts the store's commits.
+#[derive(Debug)]
+struct Observed(Telemetry);
+
+impl CommitObserver for Observed {
+    fn commit(&self, rows: usize, seconds: f64) {
+        self.0.store_commit(rows, seconds);
+    }
+}

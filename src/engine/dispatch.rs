@@ -112,7 +112,9 @@ impl Dispatcher {
                     report.lanes += u64::from(requests > 0);
                 }
                 // Whoever asked may be gone.
-                drop(reply.send(report));
+                if reply.send(report).is_err() {
+                    tracing::debug!("nobody waits for the flush any more");
+                }
             }
             Message::Resumed { lane, tokens } => {
                 let lane = self.lanes.entry(lane).or_default();

@@ -27,11 +27,7 @@ pub(crate) struct Caller<'a> {
 const ACCOUNT_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
 
 /// Finds out who is calling.
-pub(crate) fn identify<'a>(
-    config: &'a Config,
-    store: &dyn Store,
-    headers: &HeaderMap,
-) -> Result<Caller<'a>, ApiError> {
+pub(crate) fn identify<'a>(config: &'a Config, store: &dyn Store, headers: &HeaderMap) -> Result<Caller<'a>, ApiError> {
     let token = token(headers);
     if config.client_keys.is_empty() {
         let fingerprint = store.fingerprint(&[b"caller", token.unwrap_or_default()]);
@@ -41,8 +37,10 @@ pub(crate) fn identify<'a>(
         return Err(ApiError::unauthorized("no client key: send one of the configured keys as the API key"));
     };
     // All keys are compared, so that the time tells nothing about which one matched.
-    let client = config.client_keys.iter().fold(None, |found, key| if matches(&key.key, token) { Some(key) } else { found });
-    let client = client.ok_or_else(|| ApiError::unauthorized("unknown client key: ask whoever runs nightbus for one"))?;
+    let client =
+        config.client_keys.iter().fold(None, |found, key| if matches(&key.key, token) { Some(key) } else { found });
+    let client =
+        client.ok_or_else(|| ApiError::unauthorized("unknown client key: ask whoever runs nightbus for one"))?;
     let fingerprint = store.fingerprint(&[b"client", client.name.as_bytes()]);
     Ok(Caller { fingerprint, client: Some(client), has_credential: true })
 }

@@ -46,7 +46,8 @@ impl Client {
             && version == Version::HTTP_11
             && direct
             && READS_INTERIM.iter().any(|prefix| user_agent.starts_with(prefix));
-        let cadence = read_timeout.map_or(config.heartbeat, |timeout| config.heartbeat.min((timeout / 3).max(SHORTEST)));
+        let cadence =
+            read_timeout.map_or(config.heartbeat, |timeout| config.heartbeat.min((timeout / 3).max(SHORTEST)));
         let retried = text("x-stainless-retry-count").and_then(|count| count.parse::<u32>().ok()).unwrap_or(0) > 0;
         Self {
             interim: interim.filter(|_| understands).map(|sender| (sender.clone(), cadence)),
@@ -78,8 +79,10 @@ mod tests {
             orphan_grace: Duration::from_secs(600),
             interim_102: true,
         };
-        let headers =
-            lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+        let headers = lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
         let (_io, calls) = interim::wrap(());
         let (sender, _open) = calls.open();
         Client::of(&headers, version, Some(&sender), &config)
@@ -91,7 +94,9 @@ mod tests {
         let (_, cadence) = client(&python, Version::HTTP_11).interim.unwrap();
         assert_eq!(cadence, Duration::from_secs(10));
         let (_, cadence) =
-            client(&[("user-agent", "OpenAI/Python 3"), ("x-stainless-read-timeout", "0.9")], Version::HTTP_11).interim.unwrap();
+            client(&[("user-agent", "OpenAI/Python 3"), ("x-stainless-read-timeout", "0.9")], Version::HTTP_11)
+                .interim
+                .unwrap();
         assert_eq!(cadence, Duration::from_secs(1));
     }
 

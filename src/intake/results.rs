@@ -73,7 +73,8 @@ impl Desk {
     }
 
     async fn own_record(&self, id: &str, caller: Fingerprint) -> Result<StoredResult, ApiError> {
-        let unknown = || ApiError::not_found(format!("no request {id:?} was made with this credential, or it has expired"));
+        let unknown =
+            || ApiError::not_found(format!("no request {id:?} was made with this credential, or it has expired"));
         let id: RequestId = id.parse().map_err(|_invalid| unknown())?;
         let found = self.engine.store().result(id).await.map_err(|error| unavailable(&error))?;
         found.filter(|found| found.record.request.caller == caller).ok_or_else(unknown)
@@ -116,7 +117,9 @@ impl Desk {
         let record = self.own_record(id, caller).await?.record;
         let id = record.request.id;
         match self.engine.cancel_request(id, Some(caller)).await.map_err(|error| unavailable(&error))? {
-            CancelOutcome::NotFound => Err(ApiError::not_found(format!("no request {id} was made with this credential"))),
+            CancelOutcome::NotFound => {
+                Err(ApiError::not_found(format!("no request {id} was made with this credential")))
+            }
             CancelOutcome::AlreadySubmitted => Err(ApiError::already_submitted(format!(
                 "request {id} is in a provider batch, which is not cancelled for one request: fetch its result later"
             ))),
@@ -195,9 +198,9 @@ fn wait_of(call: &OwnCall<'_>) -> Result<Option<Duration>, ApiError> {
     let Some((_, value)) = pairs(call.query).find(|(name, _)| *name == "wait") else {
         return Ok(call.wait);
     };
-    let seconds: u64 = value
-        .parse()
-        .map_err(|_not_a_number| ApiError::invalid_request(format!("wait: {value:?} is not a number of seconds")).about("wait"))?;
+    let seconds: u64 = value.parse().map_err(|_not_a_number| {
+        ApiError::invalid_request(format!("wait: {value:?} is not a number of seconds")).about("wait")
+    })?;
     Ok(Some(Duration::from_secs(seconds.min(MAX_WAIT_SECONDS))))
 }
 

@@ -106,7 +106,8 @@ impl Intake {
         match place {
             Route::Api { provider, rest, batch } => {
                 let name = provider.unwrap_or(&desk.config.default_provider);
-                let provider = providers.get(name).ok_or_else(|| ApiError::not_found(format!("no provider {name:?}")))?;
+                let provider =
+                    providers.get(name).ok_or_else(|| ApiError::not_found(format!("no provider {name:?}")))?;
                 caller.may_use(name)?;
                 let call = ApiCall { provider, rest, batch, caller, marks, client };
                 self.api_call(request, call).await
@@ -161,11 +162,7 @@ impl Intake {
                 Err(reason) => Some(reason),
             },
         };
-        let request = if suffix {
-            without_suffix(parts, &bytes)
-        } else {
-            Request::from_parts(parts, body.into_body())
-        };
+        let request = if suffix { without_suffix(parts, &bytes) } else { Request::from_parts(parts, body.into_body()) };
         Ok(self.live(request, &call, reason).await)
     }
 

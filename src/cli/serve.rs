@@ -1,0 +1,30 @@
+//! `nightbus serve`: runs until a signal asks it to stop.
+
+use anyhow::Context as _;
+
+use super::configure::ServeArgs;
+use super::output::Output;
+use super::signals::until_stopped;
+use crate::app;
+use crate::tasks::Tasks;
+use crate::telemetry::logging;
+
+/// Loads the configuration, starts everything, says where, and waits.
+pub(super) fn run(args: &ServeArgs, out: Output) -> anyhow::Result<()> {
+    let config = args.load()?;
+    logging::init(config.log.json, &config.log.level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let tasks = Tasks::new();
+        let app = app::start(config, tasks).await.context("nightbus cannot start")?;
+        out.line(&format!("nightbus listening on http://{}", app.main_addr()))?;
+        out.line(&format!("admin listening on http://{}", app.admin_addr()))?;
+        until_stopped().await?;
+        tracing::info!("stopping");
+        app.shutdown().await;
+        Ok(())
+    });
+    // Uploads and polls that are under way are not waited for: they are settled at the next start.
+    runtime.shutdown_background();
+    served
+}
