@@ -1,4 +1,5 @@
 //! What every store promises, run against each of them: what the trait's documentation says, said again as tests.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
