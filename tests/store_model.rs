@@ -246,6 +246,10 @@ impl Pair {
             both!(self, batch(id));
             both!(self, batch_lines(id));
         }
+        self.compare_lists().await;
+    }
+
+    async fn compare_lists(&self) {
         let middle = self.requests.get(self.requests.len() / 2).copied();
         for (after, limit) in [(None, 1_000), (middle, 3), (middle, 0)] {
             both!(self, unfinished(after, limit));
