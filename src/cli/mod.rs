@@ -5,10 +5,12 @@
 mod actions;
 mod admin_client;
 mod configure;
+mod demo;
 mod http;
 mod human;
 mod listing;
 mod output;
+mod progress;
 mod serve;
 mod signals;
 mod simulate;
@@ -47,6 +49,8 @@ struct Cli {
 enum Command {
     /// Run the proxy
     Serve(ServeArgs),
+    /// See it work: simulator, proxy and a few hundred calls, without key or network
+    Demo(demo::DemoArgs),
     /// Run a strict stand-in for the provider, for tests
     Simulate(simulate::SimulateArgs),
     /// See what the running proxy does
@@ -108,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::CheckConfig(args) => configure::check(&args, out),
         Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => work(demo::run(&args, out)),
         Command::Simulate(args) => work(simulate::run(&args, out)),
         Command::Status(args) => talk(listing::status(&args, out)),
         Command::Requests(args) => talk(listing::requests(&args, out)),

@@ -82,7 +82,7 @@ pub(super) async fn run(args: &SimulateArgs, out: Output) -> anyhow::Result<()> 
 
 fn refused(error: io::Error, listen: SocketAddr) -> anyhow::Error {
     if error.kind() == io::ErrorKind::InvalidInput {
-        return UsageError(format!("{error}. `nightbus simulate --fault list` shows all faults.")).into();
+        return UsageError(error.to_string()).into();
     }
     anyhow::Error::new(error).context(format!("cannot listen on {listen}; take another address with --listen"))
 }

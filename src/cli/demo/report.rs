@@ -1,0 +1,138 @@
+//! What the demonstration says at its end: the small table, its JSON, and the lines to paste. Pure.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::job::{JobReport, MODEL};
+use crate::cli::human;
+
+/// Calls, batches, time and money.
+pub(super) fn table(report: &JobReport, calls: u64, batches: u64) -> Vec<(String, String)> {
+    let own = if report.answered == calls { ", each with an answer of its own" } else { "" };
+    let mut rows = vec![
+        ("Calls", human::number(calls)),
+        ("Answered", format!("{}{own}", human::number(report.answered))),
+        ("Batches", human::number(batches)),
+        ("Time", human::span(report.took)),
+        ("Live price", priced(report, report.paid_usd + report.saved_usd)),
+        ("Batch price", priced(report, report.paid_usd)),
+        ("Saved", saved(report)),
+    ];
+    if report.wrong > 0 {
+        rows.insert(2, ("Wrong answers", human::number(report.wrong)));
+    }
+    if report.failed > 0 {
+        rows.insert(2, ("Failed", human::number(report.failed)));
+    }
+    rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Never a guess: without prices the amount is unknown, with some it says for how many.
+fn priced(report: &JobReport, amount: f64) -> String {
+    match report.priced {
+        0 => "unknown".to_owned(),
+        priced if priced < report.answered => format!("{} for {priced} of the answers", human::usd(amount)),
+        _ => human::usd(amount),
+    }
+}
+
+fn saved(report: &JobReport) -> String {
+    let live = report.paid_usd + report.saved_usd;
+    if report.priced == 0 || live <= 0.0 {
+        return priced(report, report.saved_usd);
+    }
+    format!("{} ({:.0} %)", priced(report, report.saved_usd), 100.0 * report.saved_usd / live)
+}
+
+/// The same for programs; money is null where no price is known.
+pub(super) fn json(report: &JobReport, calls: u64, batches: u64) -> Value {
+    let money = |amount: f64| if report.priced == 0 { Value::Null } else { json!(amount) };
+    json!({
+        "calls": calls,
+        "answered": report.answered,
+        "wrong_answers": report.wrong,
+        "failed": report.failed,
+        "first_failure": report.first_failure,
+        "batches": batches,
+        "seconds": report.took.as_secs_f64(),
+        "labels": report.labels,
+        "priced": report.priced,
+        "live_usd": money(report.paid_usd + report.saved_usd),
+        "paid_usd": money(report.paid_usd),
+        "saved_usd": money(report.saved_usd),
+    })
+}
+
+/// What to paste into another terminal while the demonstration stays up.
+pub(super) fn hints(main: SocketAddr, admin: SocketAddr) -> String {
+    format!(
+        r#"nightbus listening on http://{main}
+admin listening on http://{admin}
+
+Every call to http://{main}/batch/v1 rides in a batch. Paste into another terminal:
+
+Python  (pip install openai)
+  OPENAI_BASE_URL=http://{main}/batch/v1 OPENAI_API_KEY=sk-demo python3 -c 'from openai import OpenAI; print(OpenAI().chat.completions.create(model="{MODEL}", messages=[{{"role": "user", "content": "Good evening"}}]).choices[0].message.content)'
+
+Node  (npm install openai)
+  OPENAI_BASE_URL=http://{main}/batch/v1 OPENAI_API_KEY=sk-demo node --input-type=module -e 'import OpenAI from "openai"; const r = await new OpenAI().chat.completions.create({{model: "{MODEL}", messages: [{{role: "user", content: "Good evening"}}]}}); console.log(r.choices[0].message.content)'
+
+curl
+  curl -si http://{main}/v1/chat/completions -H 'authorization: Bearer sk-demo' -H 'content-type: application/json' -H 'x-nightbus-defer: true' -d '{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Good evening"}}]}}'
+
+Watch
+  nightbus status --admin http://{admin}
+  http://{admin}/
+
+Press Ctrl-C to stop."#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn report(answered: u64, priced: u64) -> JobReport {
+        let took = Duration::from_millis(5_200);
+        JobReport { answered, priced, paid_usd: 0.005, saved_usd: 0.005, took, ..JobReport::default() }
+    }
+
+    fn value(rows: &[(String, String)], name: &str) -> Option<String> {
+        rows.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    }
+
+    #[test]
+    fn money_is_shown_only_where_it_is_known() {
+        let rows = table(&report(300, 300), 300, 1);
+        assert_eq!(value(&rows, "Live price").as_deref(), Some("$0.0100"));
+        assert_eq!(value(&rows, "Saved").as_deref(), Some("$0.005000 (50 %)"));
+        let partly = table(&report(300, 200), 300, 1);
+        assert_eq!(value(&partly, "Batch price").as_deref(), Some("$0.005000 for 200 of the answers"));
+        let none = table(&report(300, 0), 300, 1);
+        assert_eq!(value(&none, "Saved").as_deref(), Some("unknown"));
+        assert_eq!(json(&report(300, 0), 300, 1)["saved_usd"], Value::Null);
+    }
+
+    #[test]
+    fn what_went_wrong_has_its_own_rows() {
+        let mut bad = report(297, 297);
+        (bad.wrong, bad.failed) = (2, 1);
+        let rows = table(&bad, 300, 1);
+        assert_eq!(value(&rows, "Answered").as_deref(), Some("297"));
+        assert_eq!((value(&rows, "Failed"), value(&rows, "Wrong answers")), (Some("1".into()), Some("2".into())));
+        assert!(value(&table(&report(300, 300), 300, 1), "Failed").is_none());
+    }
+
+    #[test]
+    fn lines_to_paste_name_the_right_ports() {
+        let text = hints(([127, 0, 0, 1], 4001).into(), ([127, 0, 0, 1], 4002).into());
+        assert!(
+            text.contains("http://127.0.0.1:4001/batch/v1") && text.contains("--admin http://127.0.0.1:4002"),
+            "{text}"
+        );
+        assert!(!text.contains("{{") && !text.contains("{main}"), "{text}");
+    }
+}
