@@ -1,5 +1,13 @@
 //! The simulator against the provider's specification, over TCP with a plain HTTP client.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "the helpers of tests may fail a test"
+)]
+
 #[path = "simulator_contract/batches.rs"]
 mod batches;
 #[path = "simulator_contract/client.rs"]

@@ -11,6 +11,7 @@ mod human;
 mod listing;
 mod output;
 mod progress;
+mod serve;
 mod signals;
 mod simulate;
 mod table;
@@ -110,7 +111,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(output::text(&String::from_utf8_lossy(&script))?)
         }
         Command::CheckConfig(args) => configure::check(&args, out),
-        Command::Serve(_args) => Err(anyhow::anyhow!("not built yet")),
+        Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => work(demo::run(&args, out)),
         Command::Simulate(args) => work(simulate::run(&args, out)),
         Command::Status(args) => talk(listing::status(&args, out)),

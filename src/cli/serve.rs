@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use super::configure::ServeArgs;
-use super::output;
+use super::output::line;
 use super::signals::until_stopped;
 use crate::app;
 use crate::tasks::Tasks;
@@ -17,8 +17,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let served = runtime.block_on(async {
         let tasks = Tasks::new();
         let app = app::start(config, tasks).await.context("nightbus cannot start")?;
-        output::line(&format!("nightbus listening on http://{}", app.main_addr()))?;
-        output::line(&format!("admin listening on http://{}", app.admin_addr()))?;
+        line(&format!("nightbus listening on http://{}", app.main_addr()))?;
+        line(&format!("admin listening on http://{}", app.admin_addr()))?;
         until_stopped().await?;
         tracing::info!("stopping");
         app.shutdown().await;

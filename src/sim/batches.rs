@@ -80,6 +80,8 @@ pub(super) struct Progress {
     pub(super) failed: usize,
     pub(super) usage: Usage,
     pub(super) running_since: Option<Instant>,
+    /// The batch does not get on: half of it is done, and stays so.
+    pub(super) stuck: bool,
     /// When each status was entered, Unix seconds.
     pub(super) times: Vec<(Status, i64)>,
     pub(super) output_file_id: Option<String>,

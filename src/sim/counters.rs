@@ -4,10 +4,12 @@
 //! its batch line, the SHA-256 of its body, and every marker `probe-…` in its body.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::LazyLock;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
+use memchr::memmem::Finder;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -17,6 +19,9 @@ use crate::sim::answers::{Endpoint, Usage};
 const REMEMBERED: usize = 1_000;
 /// Bytes of a body that it remembers.
 const REMEMBERED_BODY: usize = 16 * 1024;
+
+/// Finds the beginning of a marker.
+static PROBE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("probe-"));
 
 /// One execution.
 #[derive(Debug)]
@@ -187,7 +192,7 @@ impl Counters {
 /// The markers in `body`.
 fn probes(body: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for at in memchr::memmem::find_iter(body.as_bytes(), b"probe-") {
+    for at in PROBE.find_iter(body.as_bytes()) {
         let rest = body.get(at..).unwrap_or_default();
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).unwrap_or(rest.len());
         let probe = rest.get(..end).unwrap_or_default();

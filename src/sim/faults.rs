@@ -51,7 +51,7 @@ faults! {
     FileNotFound = "file-not-found": "validation: the input file cannot be found although it exists";
     QueueFull = "queue-full": "validation: token_limit_exceeded whatever the queue holds";
     StuckValidating = "stuck-validating": "a batch stays validating until it is cancelled";
-    StuckInProgress = "stuck-in-progress": "a batch stays in_progress until it is cancelled";
+    StuckInProgress = "stuck-in-progress": "a batch stays in_progress, half done, until it is cancelled";
     ExpireNone = "expire-none": "a batch expires with no line done";
     ExpireHalf = "expire-half": "a batch expires with half of its lines done";
     ExpireMost = "expire-most": "a batch expires with all but a tenth of its lines done";

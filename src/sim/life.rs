@@ -34,7 +34,7 @@ pub(super) async fn run(state: Arc<State>, batch: Arc<Batch>) {
 }
 
 async fn live(state: &Arc<State>, batch: &Arc<Batch>) {
-    if !wait(state, batch, RUNNING_STARTS, Fault::StuckValidating).await {
+    if !wait(state, batch, RUNNING_STARTS, state.faults.take(Fault::StuckValidating)).await {
         return cancelled(state, batch, None).await;
     }
     let (input, share) = match admit(state, batch).await {
@@ -42,12 +42,13 @@ async fn live(state: &Arc<State>, batch: &Arc<Batch>) {
         Err(errors) => return fail(state, batch, errors),
     };
     let input = Arc::new(input);
-    if !start(state, batch, &input) {
+    let is_stuck = state.faults.take(Fault::StuckInProgress);
+    if !start(state, batch, &input, is_stuck) {
         drop(share);
         return cancelled(state, batch, None).await;
     }
     let expiry = expiry(state, input.lines.len());
-    if !wait(state, batch, RUNNING_ENDS, Fault::StuckInProgress).await {
+    if !wait(state, batch, RUNNING_ENDS, is_stuck).await {
         return cancelled(state, batch, Some((input, share))).await;
     }
     if let Some(done) = expiry {
@@ -56,7 +57,7 @@ async fn live(state: &Arc<State>, batch: &Arc<Batch>) {
         finish(state, batch, produced, Status::Expired);
         return;
     }
-    if !enter(state, batch, Status::Finalizing) {
+    if !start_finalizing(state, batch) {
         return cancelled(state, batch, Some((input, share))).await;
     }
     let produced = output::produce(state, batch, &input, input.lines.len(), Unfinished::Never).await;
@@ -151,14 +152,17 @@ impl Drop for PoolShare {
     }
 }
 
-fn start(state: &State, batch: &Batch, input: &Input) -> bool {
-    if !enter(state, batch, Status::InProgress) {
+/// Enters `in_progress` unless the batch was asked to cancel.
+fn start(state: &State, batch: &Batch, input: &Input, is_stuck: bool) -> bool {
+    let mut progress = batch.progress.lock();
+    if progress.status == Status::Cancelling {
         return false;
     }
-    let mut progress = batch.progress.lock();
+    progress.enter(Status::InProgress, state.clock.unix_now());
     progress.model = Some(input.model.clone());
     progress.total = input.lines.len();
     progress.running_since = Some(Instant::now());
+    progress.stuck = is_stuck;
     true
 }
 
@@ -219,22 +223,19 @@ fn finish(state: &State, batch: &Batch, produced: Produced, status: Status) {
     progress.enter(status, now);
 }
 
-/// Enters `status` unless the batch was asked to cancel.
-fn enter(state: &State, batch: &Batch, status: Status) -> bool {
+/// Enters `finalizing` unless the batch was asked to cancel.
+fn start_finalizing(state: &State, batch: &Batch) -> bool {
     let mut progress = batch.progress.lock();
-    let goes_on = progress.status != Status::Cancelling;
-    if goes_on {
-        if status == Status::Finalizing {
-            view::freeze_counts(state, &mut progress);
-        }
-        progress.enter(status, state.clock.unix_now());
+    if progress.status == Status::Cancelling {
+        return false;
     }
-    goes_on
+    view::freeze_counts(state, &mut progress);
+    progress.enter(Status::Finalizing, state.clock.unix_now());
+    true
 }
 
-/// Waits until `share` of the batch's time is over, for ever where `stuck` is armed; `false` when it is cancelled.
-async fn wait(state: &State, batch: &Batch, share: f64, stuck: Fault) -> bool {
-    let is_stuck = state.faults.take(stuck);
+/// Waits until `share` of the batch's time is over, for ever where it is stuck; `false` when it is cancelled.
+async fn wait(state: &State, batch: &Batch, share: f64, is_stuck: bool) -> bool {
     let passing = async {
         if is_stuck {
             std::future::pending::<()>().await;

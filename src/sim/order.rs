@@ -57,6 +57,7 @@ impl Order {
             failed: 0,
             usage: Usage::default(),
             running_since: None,
+            stuck: false,
             times: Vec::new(),
             output_file_id: None,
             error_file_id: None,

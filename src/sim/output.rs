@@ -79,7 +79,7 @@ fn run(state: &State, batch: &Batch, input: &Input, done: usize, unfinished: Unf
     let tampering = Tampering::draw(&state.faults, &mut rng, ran.len());
     let mut writer = Writer::new(state, batch, input, rng, &tampering);
     for (at, line) in ran.iter().enumerate() {
-        if batch.forget.is_cancelled() {
+        if batch.forget.is_cancelled() || state.tasks.is_stopping() {
             break;
         }
         writer.run_line(line, tampering.of_line(at));

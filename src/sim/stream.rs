@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use serde_json::{Value, json};
 
 use crate::body::{Body, BoxError};
-use crate::sim::answers::chat::{Choice, Completion, ToolCall};
+use crate::sim::answers::chat::{Choice, Completion, TokenUsage, ToolCall};
 
 /// Characters of one text chunk.
 const CHUNK: usize = 16;
@@ -19,14 +19,14 @@ const CHUNK: usize = 16;
 /// The events of a chat completion.
 pub(super) fn chat_events(completion: &Completion, with_usage: bool) -> Vec<Bytes> {
     let mut events = Vec::new();
-    let mut push = |choices: Value, usage: Option<&Value>| {
+    let mut push = |choices: Value, usage: Option<&TokenUsage>| {
         let mut chunk = json!({
             "id": completion.id, "object": "chat.completion.chunk", "created": completion.created,
             "model": completion.model, "service_tier": completion.service_tier, "system_fingerprint": null,
             "choices": choices,
         });
         if let Some(fields) = chunk.as_object_mut().filter(|_| with_usage) {
-            fields.insert("usage".to_owned(), usage.cloned().unwrap_or_default());
+            fields.insert("usage".to_owned(), json!(usage));
         }
         events.push(data(&chunk));
     };

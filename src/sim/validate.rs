@@ -166,7 +166,14 @@ impl<'a> Check<'a> {
             }
             Some(_) => {}
         }
-        if call.model.ends_with("-no-batch") {
+        if !call.names_model {
+            self.error(
+                "missing_required_parameter",
+                Some("body.model"),
+                "Missing required parameter: 'model'.".to_owned(),
+            );
+        }
+        if call.model.ends_with("-no-batch") || call.model.ends_with(":batch") {
             let message = format!("The provided model '{}' is not supported by the Batch API.", call.model);
             self.error("model_not_found", Some("body.model"), message);
         }

@@ -75,6 +75,9 @@ pub(super) fn freeze_counts(state: &State, progress: &mut Progress) {
 /// How much of a running batch is done, 0 to 1; 0 where it does not run.
 pub(super) fn share_done(state: &State, progress: &Progress) -> f64 {
     let Some(since) = progress.running_since else { return 0.0 };
+    if progress.stuck {
+        return 0.5;
+    }
     let seconds = state.settings().batch_seconds * (RUNNING_ENDS - RUNNING_STARTS);
     let elapsed = Instant::now().saturating_duration_since(since).as_secs_f64();
     if seconds > 0.0 { (elapsed / seconds).min(1.0) } else { 1.0 }

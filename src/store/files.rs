@@ -53,6 +53,8 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     if let Some(parent) = path.parent() {
+        // A bare name has the empty path as its parent.
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         File::open(parent)?.sync_all()?;
     }
     #[cfg(not(unix))]

@@ -12,6 +12,9 @@ use nightbus::sim::{self, Sim, SimOptions};
 use nightbus::tasks::Tasks;
 use serde_json::{Value, json};
 
+/// Between two polls of a batch.
+pub(crate) const POLL: Duration = Duration::from_millis(3);
+
 /// A running simulator, and a key to it.
 pub(crate) struct Api {
     pub(crate) sim: Sim,
@@ -143,7 +146,7 @@ impl Api {
                 return now;
             }
             assert!(tokio::time::Instant::now() < deadline, "still {now}");
-            tokio::task::yield_now().await;
+            tokio::time::sleep(POLL).await;
         }
     }
 

@@ -1,10 +1,10 @@
-//! A request body, looked into: what every endpoint reads, and what every endpoint refuses.
+//! A request body, looked into as far as any endpoint needs.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::sim::answers::{Endpoint, chat, embeddings, tokens};
+use crate::sim::answers::{Endpoint, embeddings, tokens};
 use crate::sim::peek::{self, is_null, members};
 use crate::sim::reply::ApiFailure;
 
@@ -14,6 +14,8 @@ pub(in crate::sim) struct Call<'a> {
     pub(in crate::sim) endpoint: Endpoint,
     pub(in crate::sim) body: &'a str,
     pub(in crate::sim) model: Cow<'a, str>,
+    /// Whether the body names the model; only moderations may leave it out.
+    pub(in crate::sim) names_model: bool,
     /// `messages`, `prompt` or `input`.
     pub(super) content: &'a RawValue,
     pub(super) instructions: Option<&'a RawValue>,
@@ -26,9 +28,9 @@ pub(in crate::sim) struct Call<'a> {
     pub(super) dimensions: Option<&'a RawValue>,
     pub(super) temperature: Option<&'a RawValue>,
     pub(super) metadata: Option<&'a RawValue>,
-    stream: Option<&'a RawValue>,
-    stream_options: Option<&'a RawValue>,
-    background: Option<&'a RawValue>,
+    pub(super) stream: Option<&'a RawValue>,
+    pub(super) stream_options: Option<&'a RawValue>,
+    pub(super) background: Option<&'a RawValue>,
     service_tier: Option<&'a RawValue>,
 }
 
@@ -72,6 +74,7 @@ impl<'a> Call<'a> {
             Endpoint::Completions => prompt,
             Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Responses => input,
         };
+        let names_model = model.is_some();
         let model = match model {
             Some(raw) => peek::text(raw).filter(|name| !name.is_empty()).ok_or_else(|| {
                 ApiFailure::invalid(400, "invalid_type", Some("model"), "Invalid type for 'model': expected a string.")
@@ -83,6 +86,7 @@ impl<'a> Call<'a> {
             endpoint,
             body,
             model,
+            names_model,
             content: content.ok_or_else(|| missing(endpoint.content_name()))?,
             instructions,
             n,
@@ -135,73 +139,6 @@ impl<'a> Call<'a> {
     /// How many embedding inputs the call holds.
     pub(in crate::sim) fn embedding_inputs(&self) -> usize {
         embeddings::count_inputs(self.content)
-    }
-
-    /// Why the provider's worker would refuse the call, if it would.
-    pub(in crate::sim) fn refusal(&self) -> Option<ApiFailure> {
-        if self.model.starts_with("missing-") {
-            let message = format!("The model `{}` does not exist or you do not have access to it.", self.model);
-            return Some(ApiFailure::invalid(404, "model_not_found", Some("model"), message));
-        }
-        if let Some(wrong) = self.wrong_type() {
-            return Some(wrong);
-        }
-        let at = memchr::memmem::find(self.asked().as_bytes(), b"fail-")?;
-        let word = self.asked().get(at..).unwrap_or_default();
-        match word.get(..8)? {
-            "fail-400" => {
-                let message =
-                    "This model's maximum context length is 128000 tokens. Please reduce the length of the messages.";
-                Some(ApiFailure::invalid(400, "context_length_exceeded", Some(self.endpoint.content_name()), message))
-            }
-            "fail-429" => Some(ApiFailure::rate_limit(1)),
-            "fail-500" => Some(ApiFailure::server()),
-            _ => None,
-        }
-    }
-
-    fn wrong_type(&self) -> Option<ApiFailure> {
-        let name = self.endpoint.content_name();
-        let wrong = |param: &str, expected: &str| {
-            let message = format!("Invalid type for '{param}': expected {expected}.");
-            Some(ApiFailure::invalid(400, "invalid_type", Some(param), message))
-        };
-        let content = self.content.get();
-        let is_array = content.starts_with('[');
-        let fits = match self.endpoint {
-            Endpoint::Chat => is_array,
-            Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Responses => {
-                is_array || content.starts_with('"')
-            }
-        };
-        if !fits {
-            return wrong(
-                name,
-                if self.endpoint == Endpoint::Chat { "an array of objects" } else { "a string or an array" },
-            );
-        }
-        if is_array && content.get(1..).is_some_and(|rest| rest.trim_start().starts_with(']')) {
-            let message = format!("Invalid '{name}': empty array. Expected an array with minimum length 1.");
-            return Some(ApiFailure::invalid(400, "empty_array", Some(name), message));
-        }
-        if self.endpoint == Endpoint::Chat && !chat::are_messages(self.content) {
-            return wrong("messages[0]", "an object with a 'role'");
-        }
-        let out_of_range = |param: &str, range: &str| {
-            let message = format!("Invalid value for '{param}': must be {range}.");
-            Some(ApiFailure::invalid(400, "invalid_value", Some(param), message))
-        };
-        if self.n.is_some() && !(1..=128).contains(&self.choices()) {
-            return out_of_range("n", "an integer between 1 and 128");
-        }
-        let temperature = self.temperature.map(|raw| raw.get().parse::<f64>());
-        if temperature.is_some_and(|parsed| parsed.map_or(true, |number| !(0.0..=2.0).contains(&number))) {
-            return out_of_range("temperature", "a number between 0 and 2");
-        }
-        if [self.stream, self.background].into_iter().flatten().any(|raw| !matches!(raw.get(), "true" | "false")) {
-            return wrong("stream", "a boolean");
-        }
-        None
     }
 
     /// `n`; 1 where it is absent, 0 where it is no number.

@@ -1,13 +1,11 @@
 //! `chat.completion` (providers.md, section 1.13).
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::sim::answers::sample::Sampler;
 use crate::sim::answers::text::{echo, has, last_user_text};
 use crate::sim::answers::{Answer, Call, Run, Usage, tokens};
-use crate::sim::peek::members;
 
 /// A finished chat completion.
 #[derive(Debug, Serialize)]
@@ -17,11 +15,36 @@ pub(in crate::sim) struct Completion {
     pub(in crate::sim) created: i64,
     pub(in crate::sim) model: String,
     pub(in crate::sim) choices: Vec<Choice>,
-    pub(in crate::sim) usage: Value,
+    pub(in crate::sim) usage: TokenUsage,
     pub(in crate::sim) service_tier: &'static str,
     system_fingerprint: Option<&'static str>,
     #[serde(skip)]
     pub(in crate::sim) billed: Usage,
+}
+
+/// The usage object of chat and text completions.
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::sim) struct TokenUsage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+    audio_tokens: u64,
+    cache_write_tokens: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u64,
+    audio_tokens: u64,
+    accepted_prediction_tokens: u64,
+    rejected_prediction_tokens: u64,
 }
 
 /// One of its choices.
@@ -85,24 +108,14 @@ pub(in crate::sim) fn complete(call: &Call<'_>, run: &mut Run) -> Completion {
 }
 
 /// The usage object of chat and text completions.
-pub(super) fn usage(billed: Usage) -> Value {
-    json!({
-        "prompt_tokens": billed.input, "completion_tokens": billed.output,
-        "total_tokens": billed.input + billed.output,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0, "cache_write_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
-        },
-    })
-}
-
-/// Whether every message is an object with a role.
-pub(super) fn are_messages(content: &RawValue) -> bool {
-    let messages: Vec<&RawValue> = serde_json::from_str(content.get()).unwrap_or_default();
-    !messages.is_empty()
-        && messages
-            .iter()
-            .all(|message| matches!(members(message.get(), &["role"]), Ok([Some(role)]) if role.get().starts_with('"')))
+pub(super) fn usage(billed: Usage) -> TokenUsage {
+    TokenUsage {
+        prompt_tokens: billed.input,
+        completion_tokens: billed.output,
+        total_tokens: billed.input + billed.output,
+        prompt_tokens_details: PromptDetails::default(),
+        completion_tokens_details: CompletionDetails::default(),
+    }
 }
 
 impl Message {

@@ -20,6 +20,7 @@ pub(super) mod chat;
 pub(super) mod completions;
 mod embeddings;
 mod moderations;
+mod refuse;
 pub(super) mod responses;
 mod sample;
 mod text;

@@ -45,7 +45,7 @@ use crate::store::sqlite::errors::unreadable;
 use crate::store::sqlite::lanes::{Interned, Lanes};
 use crate::store::sqlite::pool::Readers;
 use crate::store::sqlite::queue::{Call, Queue};
-use crate::store::sqlite::writer::{Counts, Session, Writer};
+use crate::store::sqlite::writer::{Counts, LOG_CAP_BYTES, Session, Writer};
 
 /// The name of the database in the data directory.
 const DATABASE: &str = "nightbus.db";
@@ -99,6 +99,7 @@ impl SqliteStore {
             sync_delay: sync_delay(),
             interned: Interned::default(),
             last_result: None,
+            log_limit: LOG_CAP_BYTES,
         };
         let ended = start(writer, dir)?;
         Ok(Self {

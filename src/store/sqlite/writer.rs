@@ -27,7 +27,13 @@ use crate::store::sqlite::schema::PAGE_BYTES;
 /// After so long without work the caches are given back.
 const IDLE: Duration = Duration::from_secs(5);
 /// Above this the writer empties the log itself: the background copy alone never ends it under constant load.
-const LOG_CAP_BYTES: u64 = 64 << 20;
+pub(super) const LOG_CAP_BYTES: u64 = 64 << 20;
+/// When a reader is in the way, it is tried again after so many more bytes.
+const LOG_RETRY_BYTES: u64 = 8 << 20;
+/// So long the writer waits for that reader: callers wait with it.
+const READER_PATIENCE: Duration = Duration::from_millis(20);
+/// At close there is more time.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Requests by state, kept up to date with each commit.
 #[derive(Debug, Default)]
@@ -105,11 +111,16 @@ pub(super) struct Writer {
     pub(super) interned: Interned,
     /// The last number of a result, once known.
     pub(super) last_result: Option<i64>,
+    /// The log is emptied above so many bytes.
+    pub(super) log_limit: u64,
 }
 
 impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(&mut self) {
+        if let Err(error) = self.connection.busy_timeout(READER_PATIENCE) {
+            tracing::warn!(%error, "the writer's patience with readers cannot be set");
+        }
         let mut rested = true;
         loop {
             match self.queue.next((!rested).then_some(IDLE)) {
@@ -130,7 +141,11 @@ impl Writer {
     /// Empties the log into the database and closes the connections.
     pub(super) fn close(self) {
         self.checkpointer.stop();
-        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_row| Ok(())) {
+        let emptied = self
+            .connection
+            .busy_timeout(CLOSE_PATIENCE)
+            .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_row| Ok(())));
+        if let Err(error) = emptied {
             tracing::warn!(%error, "the log was not emptied at close: it is read at the next start");
         }
         if let Err((_connection, error)) = self.connection.close() {
@@ -189,18 +204,19 @@ impl Writer {
     fn tend_log(&mut self) {
         let pages = self.log_pages.load(Ordering::Relaxed);
         self.checkpointer.log_has(pages);
-        if pages.saturating_mul(PAGE_BYTES) <= LOG_CAP_BYTES {
+        let bytes = pages.saturating_mul(PAGE_BYTES);
+        if bytes <= self.log_limit {
             return;
         }
+        self.log_limit = LOG_CAP_BYTES;
         let restarted = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", (), |row| row.get::<_, i64>(0));
         match restarted {
             Ok(0) => {
-                self.observer.checkpoint(pages.saturating_mul(PAGE_BYTES));
+                self.observer.checkpoint(bytes);
                 self.log_pages.store(0, Ordering::Relaxed);
                 self.checkpointer.log_restarted();
             }
-            // A reader holds it; the next commit tries again.
-            Ok(_busy) => {}
+            Ok(_busy) => self.log_limit = bytes.saturating_add(LOG_RETRY_BYTES),
             Err(error) => tracing::warn!(%error, "the log cannot be copied into the database"),
         }
     }
