@@ -161,8 +161,10 @@ async fn perform(args: &DemoArgs, at_once: usize, stage: &Stage, out: Output) ->
         if args.json {
             note(&hints);
         } else {
-            output::line(&format!("
-{hints}"))?;
+            output::line(&format!(
+                "
+{hints}"
+            ))?;
         }
         until_stopped().await?;
     }
