@@ -82,7 +82,7 @@ impl Stage {
     }
 
     async fn clear(self) {
-        self.app.shutdown(GRACE).await;
+        self.app.shutdown().await;
         self.tasks.shutdown(GRACE).await;
         if let Err(error) = tokio::fs::remove_dir_all(&self.data_dir).await
             && error.kind() != std::io::ErrorKind::NotFound
