@@ -36,9 +36,6 @@ pub(super) async fn ready(state: &AdminState) -> Reply {
 
 async fn reasons(state: &AdminState) -> Vec<String> {
     let mut reasons = (state.ready)();
-    if state.engine.view().stopping {
-        reasons.push("shutting down".to_owned());
-    }
     if !state.config.providers.contains_key(&state.config.default_provider) {
         reasons.push(format!("no provider named {:?} is configured", state.config.default_provider));
     }

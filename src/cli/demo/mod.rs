@@ -48,7 +48,7 @@ pub(super) struct DemoArgs {
 struct Stage {
     app: App,
     sim: Sim,
-    tasks: Tasks,
+    sim_tasks: Tasks,
     data_dir: PathBuf,
 }
 
@@ -67,23 +67,27 @@ pub(super) async fn run(args: &DemoArgs, out: Output) -> anyhow::Result<()> {
 
 impl Stage {
     async fn set(args: &DemoArgs) -> anyhow::Result<Self> {
-        let tasks = Tasks::new();
+        let sim_tasks = Tasks::new();
         let seconds = u32::try_from(args.batch_seconds).unwrap_or(u32::MAX);
         let options = SimOptions {
             listen: ([127, 0, 0, 1], 0).into(),
             batch_seconds: f64::from(seconds),
             ..SimOptions::default()
         };
-        let sim = sim::start(options, tasks.clone()).await.context("the simulator cannot start")?;
+        let sim = sim::start(options, sim_tasks.clone()).await.context("the simulator cannot start")?;
         let data_dir = std::env::temp_dir().join(format!("nightbus-demo-{:016x}", fastrand::u64(..)));
         let config = configuration(&sim, &data_dir)?;
-        let app = app::start(config, tasks.clone()).await.context("the proxy cannot start")?;
-        Ok(Self { app, sim, tasks, data_dir })
+        let app = app::start(config, Tasks::new()).await.context("the proxy cannot start")?;
+        Ok(Self { app, sim, sim_tasks, data_dir })
     }
 
     async fn clear(self) {
         self.app.shutdown().await;
+<<<<<<< HEAD
         self.tasks.shutdown(GRACE).await;
+=======
+        self.sim_tasks.shutdown(GRACE).await;
+>>>>>>> w-admin
         if let Err(error) = tokio::fs::remove_dir_all(&self.data_dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -159,9 +163,10 @@ async fn perform(args: &DemoArgs, at_once: usize, stage: &Stage, out: Output) ->
     if args.keep {
         let hints = report::hints(main, stage.app.admin_addr());
         if args.json {
-            note(&hints)
+            note(&hints);
         } else {
-            output::line(&format!("\n{hints}"))?
+            output::line(&format!("
+{hints}"))?;
         }
         until_stopped().await?;
     }
