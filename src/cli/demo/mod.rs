@@ -83,11 +83,7 @@ impl Stage {
 
     async fn clear(self) {
         self.app.shutdown().await;
-<<<<<<< HEAD
-        self.tasks.shutdown(GRACE).await;
-=======
         self.sim_tasks.shutdown(GRACE).await;
->>>>>>> w-admin
         if let Err(error) = tokio::fs::remove_dir_all(&self.data_dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -165,8 +161,10 @@ async fn perform(args: &DemoArgs, at_once: usize, stage: &Stage, out: Output) ->
         if args.json {
             note(&hints);
         } else {
-            output::line(&format!("
-{hints}"))?;
+            output::line(&format!(
+                "
+{hints}"
+            ))?;
         }
         until_stopped().await?;
     }
