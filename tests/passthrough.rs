@@ -91,6 +91,7 @@ impl Setup {
                 max_requests: None,
                 max_bytes: None,
                 in_flight_tokens: None,
+                batches_per_hour: None,
                 endpoints: None,
             },
             replace_credential: self.replace_credential,
