@@ -10,6 +10,7 @@ mod classify;
 mod client;
 mod connection;
 mod defer;
+mod delivery;
 mod hold;
 pub mod interim;
 pub mod listener;
