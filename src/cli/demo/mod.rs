@@ -162,10 +162,8 @@ async fn perform(args: &DemoArgs, at_once: usize, stage: &Stage, out: Output) ->
         if args.json {
             note(&hints);
         } else {
-            output::line(&format!(
-                "
-{hints}"
-            ))?;
+            output::line("")?;
+            output::line(&hints)?;
         }
         until_stopped()?.await;
     }
