@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use crate::domain::backoff::backoff;
 use crate::domain::batch::BatchEvent;
 use crate::domain::ids::RequestId;
-use crate::domain::request::RequestState;
 use crate::engine::context::Context;
 use crate::engine::lines::LineSplitter;
 use crate::engine::outcome::{Verdict, finish_of, judge};
@@ -220,12 +219,8 @@ impl<'a> Harvest<'a> {
             return Ok(tally);
         }
         // An earlier run may have settled some of them.
-        let records = self.context.store.records(missing).await?;
-        let missing: Vec<RequestId> = records
-            .into_iter()
-            .filter(|record| record.state == RequestState::Submitted && record.batch_id == Some(self.batch.id))
-            .map(|record| record.request.id)
-            .collect();
+        let records = settle::riding(self.context, self.batch, missing).await?;
+        let missing: Vec<RequestId> = records.iter().map(|record| record.request.id).collect();
         tracing::warn!(batch = %self.batch.id, missing = missing.len(), "lines are in neither result file");
         let settled = match lost_file {
             // Its lines were executed and billed: submitting them again would buy twice.

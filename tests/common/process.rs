@@ -93,10 +93,6 @@ impl Running {
         tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("it ends").unwrap()
     }
 
-    /// Its end, if it has come.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
 
     /// Asks it to stop, and waits for its end.
     pub(crate) async fn terminate(mut self) -> ExitStatus {
