@@ -25,6 +25,10 @@ use crate::wire::openai::output_line::LineOutcome;
 /// Requests are ended and queued again in groups, so that a large batch does not become one large transaction.
 const GROUP: usize = 1_000;
 
+/// How long a lane waits after the provider's queue was full, unless one of its own batches ends before. Shorter where
+/// batches are polled so often that this would be long.
+const QUEUE_FULL_WAIT: Duration = Duration::from_secs(30);
+
 /// An error for the callers of a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
@@ -278,7 +282,10 @@ pub(crate) async fn failed_validation(
     let mut tally = Tally::default();
     if queue_full {
         let records = context.store.records(lines).await?;
-        let wait = (Duration::from_secs(30), "the provider's queue is full (token_limit_exceeded)".to_owned());
+        let wait = (
+            QUEUE_FULL_WAIT.min(context.batching.poll * 3),
+            "the provider's queue is full (token_limit_exceeded)".to_owned(),
+        );
         tally.requeued = requeue(context, batch, records, "token_limit_exceeded", Some(wait)).await?;
         return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
     }
