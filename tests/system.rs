@@ -17,6 +17,8 @@
 mod access;
 #[path = "system/batch_faults.rs"]
 mod batch_faults;
+#[path = "common/mod.rs"]
+mod common;
 #[path = "system/crash.rs"]
 mod crash;
 #[path = "system/deferral.rs"]
@@ -29,10 +31,3 @@ mod memory;
 mod recovery;
 #[path = "system/results.rs"]
 mod results;
-
-mod common {
-    pub(crate) mod client;
-    pub(crate) mod process;
-    pub(crate) mod provider;
-    pub(crate) mod proxy;
-}

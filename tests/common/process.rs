@@ -93,7 +93,6 @@ impl Running {
         tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("it ends").unwrap()
     }
 
-
     /// Asks it to stop, and waits for its end.
     pub(crate) async fn terminate(mut self) -> ExitStatus {
         let status = Command::new("kill").arg(self.id().to_string()).status().await.unwrap();

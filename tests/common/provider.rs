@@ -181,7 +181,8 @@ async fn relay(
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = format!("http://{to}{path}").parse().unwrap();
-    let response = http.request(Request::from_parts(parts, Full::new(sent))).await.map_err(|error| error.to_string())?;
+    let response =
+        http.request(Request::from_parts(parts, Full::new(sent))).await.map_err(|error| error.to_string())?;
     let (parts, body) = response.into_parts();
     let answered = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     exchange.status = parts.status.as_u16();

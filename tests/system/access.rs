@@ -108,7 +108,13 @@ async fn web_pages_are_refused_unless_their_origin_is_listed() {
     let provider = Provider::quick().await;
     let proxy = Proxy::with(&provider, "[cors]\nallow_origins = [\"https://app.example\"]").await;
     let client = &proxy.client;
-    for origin in ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example", "http://127.0.0.1:5050"] {
+    for origin in [
+        "https://evil.example",
+        "null",
+        "https://app.example.evil.example",
+        "http://app.example",
+        "http://127.0.0.1:5050",
+    ] {
         for (method, path) in [
             (Method::POST, CHAT),
             (Method::GET, "/v1/models"),
@@ -117,7 +123,11 @@ async fn web_pages_are_refused_unless_their_origin_is_listed() {
         ] {
             let headers = [("origin", origin), DEFER, ASYNC, ("access-control-request-method", "POST")];
             let reply = client.send(method.clone(), path, &headers, chat("probe-evil").to_string()).await.unwrap();
-            assert_eq!((reply.status.as_u16(), reply.code().as_str()), (403, "forbidden_origin"), "{origin} {method} {path}");
+            assert_eq!(
+                (reply.status.as_u16(), reply.code().as_str()),
+                (403, "forbidden_origin"),
+                "{origin} {method} {path}"
+            );
             assert!(!reply.headers.contains_key("access-control-allow-origin"));
         }
     }

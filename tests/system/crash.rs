@@ -46,16 +46,16 @@ impl Promises {
             let Ok(reply) = client.send(http::Method::GET, &path, &[], "").await else { return };
             match reply.status.as_u16() {
                 202 => assert!(!self.answers.lock().contains_key(&id), "{id} was answered, and is not any more"),
-                _ => self.check(&id, &probe, &reply.text(), reply.body),
+                _ => self.check(&id, &probe, &reply.text(), &reply.body),
             }
         }
     }
 
-    fn check(&self, id: &str, probe: &str, text: &str, body: Bytes) {
+    fn check(&self, id: &str, probe: &str, text: &str, body: &Bytes) {
         assert!(text.ends_with(&format!("say {probe}")), "{id} got another's answer: {text}");
         let mut answers = self.answers.lock();
         let first = answers.entry(id.to_owned()).or_insert_with(|| body.clone());
-        assert_eq!(*first, body, "{id} was answered twice, differently");
+        assert_eq!(first, body, "{id} was answered twice, differently");
     }
 
     /// Waits for all, and counts executions.
@@ -64,13 +64,13 @@ impl Promises {
         for (id, probe) in &promised {
             let reply = client.result(id).await;
             assert_eq!(reply.status, 200, "{reply:?}\n{}", home.logged());
-            self.check(id, probe, &reply.text(), reply.body.clone());
+            self.check(id, probe, &reply.text(), &reply.body);
         }
         // Requests whose 202 got lost on the way are requests as well.
         eventually("nothing is unfinished", || async {
             for state in ["queued", "submitted"] {
                 let list = client.get(&format!("/nightbus/v1/requests?limit=1&state={state}")).await.json();
-                if list["data"].as_array()?.first().is_some() {
+                if !list["data"].as_array()?.is_empty() {
                     return None;
                 }
             }

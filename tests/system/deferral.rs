@@ -65,10 +65,9 @@ async fn price_headers_are_there_where_the_price_is_known_and_only_there() {
     let provider = Provider::quick().await;
     let proxy = Proxy::over(&provider).await;
     let unknown = json!({"model": "gpt-unheard-of", "messages": [{"role": "user", "content": "x"}]});
-    let (known, unknown) = tokio::join!(
-        async { proxy.client.held(CHAT, &chat("hello")).await },
-        async { proxy.client.held(CHAT, &unknown).await }
-    );
+    let (known, unknown) = tokio::join!(async { proxy.client.held(CHAT, &chat("hello")).await }, async {
+        proxy.client.held(CHAT, &unknown).await
+    });
     let dollars = |name: &str| known.header(name).parse::<f64>().unwrap();
     let usage = known.json()["usage"].clone();
     let of = |name: &str| usage[name].as_f64().unwrap();
@@ -124,10 +123,9 @@ async fn two_hundred_callers_ride_in_at_most_two_batches_and_each_gets_its_own_a
 async fn identical_calls_at_the_same_time_are_two_requests() {
     let provider = Provider::quick().await;
     let proxy = Proxy::over(&provider).await;
-    let (one, two) = tokio::join!(
-        async { proxy.client.held(CHAT, &chat("probe-same")).await },
-        async { proxy.client.held(CHAT, &chat("probe-same")).await }
-    );
+    let (one, two) = tokio::join!(async { proxy.client.held(CHAT, &chat("probe-same")).await }, async {
+        proxy.client.held(CHAT, &chat("probe-same")).await
+    });
     assert_ne!(one.header("x-nightbus-request-id"), two.header("x-nightbus-request-id"));
     assert_eq!(provider.executions_of("probe-same").await, 2, "sampling two answers gives two answers");
     proxy.stop().await;
@@ -160,9 +158,10 @@ async fn model_key_organisation_project_and_endpoint_each_make_a_lane() {
     assert_eq!(batches.iter().collect::<BTreeSet<_>>().len(), 6, "{batches:?}");
     // Each lane's batch is the caller's own at the provider.
     let header_of = |probe: &str, name: &str| {
-        let upload = tap.all().into_iter().find(|seen| {
-            seen.path == "/v1/files" && String::from_utf8_lossy(&seen.sent).contains(probe)
-        });
+        let upload = tap
+            .all()
+            .into_iter()
+            .find(|seen| seen.path == "/v1/files" && String::from_utf8_lossy(&seen.sent).contains(probe));
         upload.unwrap().headers.get(name).map(|value| value.to_str().unwrap().to_owned())
     };
     assert_eq!(header_of("probe-key", "authorization").as_deref(), Some("Bearer sk-other"));
@@ -322,10 +321,8 @@ async fn the_line_holds_the_callers_own_bytes_without_what_a_batch_refuses() {
 async fn input_files_are_deleted_once_their_results_are_durable_and_carry_an_expiry() {
     let (provider, tap, proxy) = tapped().await;
     proxy.client.held(CHAT, &chat("probe-files")).await;
-    eventually("input and output file are deleted", || async {
-        (provider.count("files_deleted") == 2).then_some(())
-    })
-    .await;
+    eventually("input and output file are deleted", || async { (provider.count("files_deleted") == 2).then_some(()) })
+        .await;
     let upload = tap.all().into_iter().find(|seen| seen.path == "/v1/files").unwrap();
     assert!(String::from_utf8_lossy(&upload.sent).contains("expires_after[anchor]"));
     let create = tap.all().into_iter().find(|seen| seen.path == "/v1/batches").unwrap();

@@ -17,6 +17,9 @@ enum Way {
     Deferred,
 }
 
+/// Path, headers, body, and what should become of them.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a Value, Way);
+
 /// Sends with `Prefer: respond-async`, so that a deferred call answers at once.
 async fn way_of(client: &Client, path: &str, headers: &[(&str, &str)], body: &Value) -> Way {
     let headers: Vec<_> = headers.iter().copied().chain([ASYNC]).collect();
@@ -44,7 +47,8 @@ async fn header_prefix_and_suffix_mark_and_the_first_of_them_decides() {
     let proxy = Proxy::with(&provider, PARKED).await;
     let client = &proxy.client;
     let (plain, suffixed) = (of_model("gpt-6-luna"), of_model("gpt-6-luna:batch"));
-    let (batch, named, both) = ("/batch/v1/chat/completions", "/openai/v1/chat/completions", "/batch/openai/v1/chat/completions");
+    let (batch, named, both) =
+        ("/batch/v1/chat/completions", "/openai/v1/chat/completions", "/batch/openai/v1/chat/completions");
     let (yes, no) = (Some("true"), Some("false"));
     let table: [(&str, Option<&str>, &Value, Way); 18] = [
         (CHAT, None, &plain, Way::Live),
@@ -96,7 +100,7 @@ async fn rules_decide_by_all_their_conditions_in_order_and_then_the_default() {
     let embeddings = json!({"model": "text-embedding-3-small", "input": "x"});
     let (six, five) = (of_model("gpt-6-luna"), of_model("gpt-5.6-luna"));
     let (browser, urgent) = (("user-agent", "interactive/1.0"), ("x-nightbus-tag", "urgent"));
-    let table: [(&str, &[(&str, &str)], &Value, Way); 9] = [
+    let table: [Row<'_>; 9] = [
         (CHAT, &[], &six, Way::Deferred),
         (CHAT, &[browser], &six, Way::Live),
         (CHAT, &[browser], &five, Way::Deferred),
@@ -300,7 +304,9 @@ async fn a_full_queue_is_429_with_a_time_to_come_back_and_live_calls_go_on() {
 async fn unknown_paths_and_providers_are_404() {
     let provider = Provider::quick().await;
     let proxy = Proxy::over(&provider).await;
-    for path in ["/", "/v2/chat/completions", "/nobody/v1/chat/completions", "/batch", "/nightbus", "/batch/nobody/v1/x"] {
+    for path in
+        ["/", "/v2/chat/completions", "/nobody/v1/chat/completions", "/batch", "/nightbus", "/batch/nobody/v1/x"]
+    {
         let reply = proxy.client.get(path).await;
         assert_eq!((reply.status.as_u16(), reply.code().as_str()), (404, "not_found"), "{path}");
     }

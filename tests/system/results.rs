@@ -28,9 +28,26 @@ async fn respond_async_says_at_once_where_the_result_will_be() {
     assert_eq!(reply.header("preference-applied"), "respond-async");
     assert_eq!((reply.header("x-nightbus-request-id"), reply.header("x-nightbus-state")), (id, "queued"));
     let names = [
-        "id", "object", "state", "endpoint", "model", "tag", "created_at", "submitted_at", "finished_at",
-        "deadline_at", "expires_at", "batch_id", "service", "attempts", "status_code", "error", "result_url", "usage",
-        "cost_usd", "saved_usd",
+        "id",
+        "object",
+        "state",
+        "endpoint",
+        "model",
+        "tag",
+        "created_at",
+        "submitted_at",
+        "finished_at",
+        "deadline_at",
+        "expires_at",
+        "batch_id",
+        "service",
+        "attempts",
+        "status_code",
+        "error",
+        "result_url",
+        "usage",
+        "cost_usd",
+        "saved_usd",
     ];
     let found: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(found.iter().filter(|name| names.contains(name)).count(), names.len(), "{object}");
@@ -45,7 +62,10 @@ async fn respond_async_says_at_once_where_the_result_will_be() {
     assert_eq!(result.header("x-nightbus-state"), "completed");
     assert_eq!(result.header("x-nightbus-service"), "batch");
     let object = proxy.client.object(id).await;
-    assert_eq!((&object["state"], &object["status_code"], &object["attempts"]), (&json!("completed"), &json!(200), &json!(1)));
+    assert_eq!(
+        (&object["state"], &object["status_code"], &object["attempts"]),
+        (&json!("completed"), &json!(200), &json!(1))
+    );
     assert_eq!(object["batch_id"], result.header("x-nightbus-batch-id"));
     assert_eq!(object["usage"], result.json()["usage"]);
     assert!(object["cost_usd"].as_f64().unwrap() > 0.0 && object["error"].is_null(), "{object}");
@@ -186,7 +206,8 @@ async fn a_flush_submits_ones_own_requests_now() {
     let provider = Provider::quick().await;
     let proxy = Proxy::with(&provider, NEVER).await;
     let other = proxy.client.with_key("sk-other");
-    let (mine, theirs) = (proxy.client.accepted(CHAT, &chat("probe-mine")).await, other.accepted(CHAT, &chat("probe-theirs")).await);
+    let (mine, theirs) =
+        (proxy.client.accepted(CHAT, &chat("probe-mine")).await, other.accepted(CHAT, &chat("probe-theirs")).await);
     let flushed = proxy.client.post("/nightbus/v1/flush", &[], "").await;
     assert_eq!(flushed.status, 200);
     assert_eq!(flushed.json()["requests"], 1);
