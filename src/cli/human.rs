@@ -61,9 +61,13 @@ pub(super) fn time(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_out_of_range| seconds.to_string(), |at| at.to_string())
 }
 
-/// `$0.0042`: four digits, or as many as a small amount needs.
+/// `$0.0420`: four digits, and more of them for the small amounts that single calls cost.
 pub(super) fn usd(amount: f64) -> String {
-    if amount != 0.0 && amount.abs() < 0.01 { format!("${amount:.6}") } else { format!("${amount:.4}") }
+    match amount.abs() {
+        size if size == 0.0 || size >= 0.01 => format!("${amount:.4}"),
+        size if size >= 0.000_1 => format!("${amount:.6}"),
+        _ => format!("${amount:.8}"),
+    }
 }
 
 /// A member of an answer as text; `-` where it is null or missing.
@@ -102,6 +106,7 @@ mod tests {
 
     #[test]
     fn small_amounts_keep_their_digits() {
+        assert_eq!(usd(0.000_003_7), "$0.00000370");
         assert_eq!((usd(0.0), usd(0.001_25), usd(12.5)), ("$0.0000".into(), "$0.001250".into(), "$12.5000".into()));
     }
 

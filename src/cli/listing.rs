@@ -259,7 +259,7 @@ fn show_list(list: &Value, table: &Table, what: &str, out: Output) -> anyhow::Re
     Ok(())
 }
 
-/// Every member with a value; times as times.
+/// Every member with a value; times as times, money as money.
 fn show_one(object: &Value, json: bool, out: Output) -> anyhow::Result<()> {
     if json {
         return Ok(output::json(object)?);
@@ -271,7 +271,8 @@ fn show_one(object: &Value, json: bool, out: Output) -> anyhow::Result<()> {
         .filter(|(name, value)| *name != "object" && !value.is_null())
         .map(|(name, value)| {
             let time = value.as_i64().filter(|_| name.ends_with("_at")).map(human::time);
-            (name.clone(), time.unwrap_or_else(|| human::text(object, name)))
+            let amount = value.as_f64().filter(|_| name.ends_with("_usd")).map(human::usd);
+            (name.clone(), time.or(amount).unwrap_or_else(|| human::text(object, name)))
         })
         .collect();
     Ok(out.pairs(&pairs)?)

@@ -15,11 +15,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     logging::init(config.log.json, &config.log.level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
+        let stopped = until_stopped()?;
         let tasks = Tasks::new();
         let app = app::start(config, tasks).await.context("nightbus cannot start")?;
         line(&format!("nightbus listening on http://{}", app.main_addr()))?;
         line(&format!("admin listening on http://{}", app.admin_addr()))?;
-        until_stopped().await?;
+        stopped.await;
         tracing::info!("stopping");
         app.shutdown().await;
         Ok(())

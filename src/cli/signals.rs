@@ -2,22 +2,28 @@
 
 use std::io;
 
-/// Returns once the process is asked to stop.
+/// Listens from now on, and gives what ends once the process is asked to stop. Call it before saying that the process
+/// is ready: until then a signal ends the process on the spot.
 ///
 /// # Errors
 /// When signals cannot be received.
-pub(super) async fn until_stopped() -> io::Result<()> {
+pub(super) fn until_stopped() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok(())
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
 }

@@ -71,11 +71,12 @@ pub(super) async fn run(args: &SimulateArgs, out: Output) -> anyhow::Result<()> 
         return Ok(out.table(&fault_table())?);
     }
     logs("info")?;
+    let stopped = until_stopped()?;
     let tasks = Tasks::new();
     let sim = sim::start(args.options(), tasks.clone()).await.map_err(|error| refused(error, args.listen))?;
     output::line(&format!("simulator listening on http://{}", sim.addr()))?;
     note(&format!("Point a proxy at it: nightbus serve --upstream {}", sim.base_url()));
-    until_stopped().await?;
+    stopped.await;
     tasks.shutdown(GRACE).await;
     Ok(())
 }

@@ -14,6 +14,8 @@ use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
 use crate::engine::accounts::Accounts;
 use crate::engine::dispatch::Message;
+use crate::engine::keys::IdempotencyKeys;
+use crate::engine::orphans::Orphans;
 use crate::engine::view::{EngineEvent, LaneView};
 use crate::engine::waiters::Waiters;
 use crate::store::SharedStore;
@@ -30,12 +32,15 @@ pub(crate) struct Context {
     pub(crate) tasks: Tasks,
     pub(crate) telemetry: Telemetry,
     pub(crate) waiters: Waiters,
+    pub(crate) orphans: Orphans,
+    pub(crate) keys: IdempotencyKeys,
     pub(crate) accounts: Accounts,
     pub(crate) providers: HashMap<String, Arc<dyn BatchProvider>>,
     /// For prices.
     pub(crate) provider_configs: HashMap<String, ProviderConfig>,
     pub(crate) batching: BatchingConfig,
     pub(crate) retention: Duration,
+    pub(crate) orphan_grace: Duration,
     pub(crate) events: broadcast::Sender<EngineEvent>,
     pub(crate) dispatcher: mpsc::UnboundedSender<Message>,
     /// Requests accepted and in no batch; intake refuses above the limit.

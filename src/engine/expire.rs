@@ -1,10 +1,16 @@
-//! Retention: what ended long enough ago is deleted, in small steps that leave room for others.
+//! What is dropped with time: ended requests after their retention, in small steps that leave room for others, and
+//! queued orphans after their grace. Also keeps in the store whose answer was delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use crate::domain::clock::Micros;
+use crate::domain::ids::RequestId;
 use crate::engine::context::Context;
+use crate::engine::{CancelOutcome, Engine};
+use crate::store::RequestOptions;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 const STEP: usize = 500;
@@ -26,3 +32,51 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
     }
 }
+
+/// Queued requests that nobody waits for any more are withdrawn after `hold.orphan_grace`. Those that are submitted or
+/// ended keep their answer until the retention ends.
+pub(crate) async fn drop_orphans(engine: Engine) {
+    let grace = engine.context.orphan_grace;
+    let interval = (grace / 10).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    while engine.context.sleep(interval).await {
+        for id in engine.context.orphans.alone_for(grace) {
+            match engine.cancel_request(id, None).await {
+                Ok(CancelOutcome::Cancelled | CancelOutcome::NotFound) => engine.context.orphans.forget(id),
+                Ok(CancelOutcome::AlreadySubmitted | CancelOutcome::AlreadyEnded) => {}
+                Err(error) => engine.context.telemetry.store_failed(&error),
+            }
+        }
+    }
+}
+
+/// Deliveries are written in groups. One that a crash swallows is handed out once more: late, but not bought again.
+pub(crate) async fn record_deliveries(context: Arc<Context>, mut delivered: mpsc::UnboundedReceiver<RequestId>) {
+    let mut ids = Vec::with_capacity(DELIVERIES);
+    while receive(&context, &mut delivered, &mut ids).await {
+        if let Err(error) = context.store.set_options(std::mem::take(&mut ids), RequestOptions::DELIVERED).await {
+            context.telemetry.store_failed(&error);
+        }
+        // The next group gathers meanwhile.
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+/// Waits for the next group; `false` when the process stops and nothing came for a moment: the last answers are
+/// written while it stops.
+async fn receive(
+    context: &Context,
+    delivered: &mut mpsc::UnboundedReceiver<RequestId>,
+    ids: &mut Vec<RequestId>,
+) -> bool {
+    tokio::select! {
+        biased;
+        received = delivered.recv_many(ids, DELIVERIES) => return received > 0,
+        () = context.tasks.stop_token().cancelled() => {}
+    }
+    matches!(tokio::time::timeout(LAST_MOMENT, delivered.recv_many(ids, DELIVERIES)).await, Ok(received) if received > 0)
+}
+
+const GATHER: Duration = Duration::from_millis(20);
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+
+const DELIVERIES: usize = 1_000;

@@ -13,8 +13,10 @@ mod context;
 mod dispatch;
 mod expire;
 mod input_file;
+pub mod keys;
 mod lines;
 pub mod object;
+pub mod orphans;
 mod outcome;
 mod plan;
 mod poll;
@@ -40,6 +42,8 @@ use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
+use crate::engine::keys::IdempotencyKeys;
+use crate::engine::orphans::Orphans;
 use crate::engine::plan::Queued;
 use crate::engine::waiters::{Answer, Waiters};
 use crate::store::{Account, Finish, NewRequest, OutcomeSummary, RequestRecord, SharedStore, StoreError};
@@ -78,6 +82,7 @@ impl Engine {
     /// Starts the engine: what an earlier run left goes on at once.
     pub async fn start(config: &Config, parts: EngineParts) -> Result<Self, StoreError> {
         let (dispatcher, messages) = mpsc::unbounded_channel();
+        let (orphans, delivered) = Orphans::new();
         let context = Arc::new(Context {
             ids: IdSource::after(parts.store.last_sequence().await?),
             store: parts.store,
@@ -85,11 +90,14 @@ impl Engine {
             tasks: parts.tasks,
             telemetry: parts.telemetry,
             waiters: Waiters::new(),
+            orphans,
+            keys: IdempotencyKeys::default(),
             accounts: Accounts::default(),
             providers: parts.providers,
             provider_configs: config.providers.iter().map(|(name, config)| (name.clone(), config.clone())).collect(),
             batching: config.batching.clone(),
             retention: config.retention,
+            orphan_grace: config.hold.orphan_grace,
             events: broadcast::channel(EVENT_BUFFER).0,
             dispatcher,
             queued: AtomicU64::new(0),
@@ -102,7 +110,10 @@ impl Engine {
         }
         context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
         context.tasks.spawn("expiry", expire::run(Arc::clone(&context)));
-        Ok(Self { context })
+        context.tasks.spawn("deliveries", expire::record_deliveries(Arc::clone(&context), delivered));
+        let engine = Self { context };
+        engine.context.tasks.spawn("orphans", expire::drop_orphans(engine.clone()));
+        Ok(engine)
     }
 
     /// The store behind it.
@@ -123,6 +134,16 @@ impl Engine {
     /// Who waits for what.
     pub fn waiters(&self) -> &Waiters {
         &self.context.waiters
+    }
+
+    /// Whose answers are still owed to a held connection.
+    pub fn orphans(&self) -> &Orphans {
+        &self.context.orphans
+    }
+
+    /// Idempotency keys of calls that are being accepted.
+    pub fn keys(&self) -> &IdempotencyKeys {
+        &self.context.keys
     }
 
     /// What a provider's batch API takes; none: no such provider.
@@ -160,8 +181,35 @@ impl Engine {
         self.context.accounts.is_known(fingerprint)
     }
 
+    /// A request could not be made durable: whoever joined it meanwhile hears the same.
+    pub fn refused(&self, id: RequestId, message: &str) {
+        self.context.orphans.forget(id);
+        let mut finish = cancelled(id, self.context.now());
+        finish.summary.status_code = 503;
+        finish.summary.error = Some(("store_unavailable".to_owned(), message.to_owned()));
+        let answer = Answer {
+            state: RequestState::Failed,
+            summary: finish.summary,
+            finished_at: finish.at,
+            batch_id: None,
+            body: None,
+        };
+        self.context.waiters.wake(id, answer);
+    }
+
+    /// Whether a request with this id is on its way into the store.
+    pub fn is_being_accepted(&self, id: RequestId) -> bool {
+        self.context.keys.holds(id) || self.context.orphans.is_new(id)
+    }
+
+    /// The request is gone: nothing is owed any more.
+    pub fn forget(&self, id: RequestId) {
+        self.context.orphans.forget(id);
+    }
+
     /// Queues a request that the store has accepted: only now may it enter a batch.
     pub fn enqueue(&self, request: &NewRequest) {
+        self.context.orphans.stored(request.id);
         self.context.queued.fetch_add(1, Ordering::Relaxed);
         self.context.telemetry.request_accepted(request.lane.endpoint.as_str(), u64::from(request.body_len));
         self.context.announce_request(request.id, RequestState::Queued.as_str());
@@ -234,6 +282,7 @@ impl Engine {
             });
         }
         self.context.tell(Message::Withdrawn(Arc::clone(&record.request.lane), id));
+        self.context.orphans.forget(id);
         self.context.telemetry.requests_cancelled(1, "by_caller");
         self.context.announce_request(id, RequestState::Cancelled.as_str());
         self.context.waiters.wake(

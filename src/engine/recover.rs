@@ -11,7 +11,7 @@ use crate::engine::dispatch::Message;
 use crate::engine::plan::estimated_tokens;
 use crate::engine::run;
 use crate::engine::settle::queued_of;
-use crate::store::StoreError;
+use crate::store::{RequestOptions, StoreError};
 
 const PAGE: usize = 2_000;
 
@@ -42,6 +42,15 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
     let mut after = None;
     loop {
         let records = context.store.unfinished(after, PAGE).await?;
+        for record in &records {
+            // Idempotent calls find their request by its key.
+            let options = record.request.options;
+            let owed = options.has(RequestOptions::HOLD) && !options.has(RequestOptions::DELIVERED);
+            if owed && record.state != RequestState::Cancelled {
+                let known_by = record.request.idempotency.unwrap_or(record.request.body_hash);
+                context.orphans.add_alone(record.request.id, known_by);
+            }
+        }
         for record in records.iter().filter(|record| record.state == RequestState::Queued) {
             found.queued += 1;
             context.queued.fetch_add(1, Ordering::Relaxed);

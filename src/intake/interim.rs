@@ -10,13 +10,15 @@
 //!
 //! Who asks must have read the request's body to its end. Used by `intake::connection`, asked by `intake::hold`.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// RFC 2518, section 10.1; httpx reads past any number of them.
@@ -34,6 +36,19 @@ struct Shared {
     wanted: AtomicU64,
     /// The connection's task.
     connection: AtomicWaker,
+    /// Whether `flushed` holds anything; spares every other flush the lock.
+    has_flushed: AtomicBool,
+    /// What to call when everything written so far is with the socket.
+    flushed: Mutex<Vec<AfterFlush>>,
+}
+
+/// Called once, when all that was written before is with the socket.
+struct AfterFlush(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for AfterFlush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AfterFlush")
+    }
 }
 
 /// Asks for interim responses to one call. Harmless after the call ended. Clones ask for the same call.
@@ -55,6 +70,13 @@ impl InterimSender {
         self.shared.wanted.store(self.call, Ordering::Release);
         self.shared.connection.wake();
         true
+    }
+
+    /// Calls `done` when everything that hyper was given so far is with the socket; never, if the connection breaks
+    /// before. To be called by a response's body when it has given its last frame.
+    pub(super) fn after_flush(&self, done: impl FnOnce() + Send + 'static) {
+        self.shared.flushed.lock().push(AfterFlush(Box::new(done)));
+        self.shared.has_flushed.store(true, Ordering::Release);
     }
 }
 
@@ -157,7 +179,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for InterimIo<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.begin(cx);
         ready!(self.poll_unsent(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        if self.shared.has_flushed.swap(false, Ordering::AcqRel) {
+            let flushed = std::mem::take(&mut *self.shared.flushed.lock());
+            flushed.into_iter().for_each(|AfterFlush(done)| done());
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,12 +4,14 @@
 //! (`passthrough`), or one of nightbus's own routes (`results`). Nothing here knows a provider's batch API.
 
 mod answer;
+mod attach;
 mod call_body;
 mod caller;
 mod classify;
 mod client;
 mod connection;
 mod defer;
+mod delivery;
 mod hold;
 pub mod interim;
 pub mod listener;

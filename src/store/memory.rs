@@ -136,6 +136,13 @@ impl Store for MemoryStore {
         self.run(move |state| Ok(state.get(id).map(|stored| stored.record.clone())))
     }
 
+    fn find_idempotent(&self, key: Fingerprint) -> StoreFuture<'_, Option<RequestRecord>> {
+        self.run(move |state| {
+            let newest = state.requests.values().rev().find(|stored| stored.record.request.idempotency == Some(key));
+            Ok(newest.map(|stored| stored.record.clone()))
+        })
+    }
+
     fn result(&self, id: RequestId) -> StoreFuture<'_, Option<StoredResult>> {
         self.run(move |state| {
             Ok(state.get(id).map(|stored| StoredResult { record: stored.record.clone(), body: stored.answer.clone() }))

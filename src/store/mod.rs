@@ -351,6 +351,9 @@ pub trait Store: Send + Sync + fmt::Debug {
         })
     }
 
+    /// The request that was accepted with this hash of an `Idempotency-Key`; the newest, if there are more.
+    fn find_idempotent(&self, key: Fingerprint) -> StoreFuture<'_, Option<RequestRecord>>;
+
     /// One request with its answer.
     fn result(&self, id: RequestId) -> StoreFuture<'_, Option<StoredResult>>;
 

@@ -191,7 +191,7 @@ impl Metrics {
     fn register_requests(&self, own: &mut Registry) {
         own.register("build", "The running version", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         own.register("requests_accepted", "Deferred requests that were made durable", self.accepted.clone());
-        own.register("request_body", "Bytes of their bodies", self.accepted_bytes.clone());
+        own.register_with_unit("request_body", "Of their bodies", Unit::Bytes, self.accepted_bytes.clone());
         own.register("requests_finished", "Deferred requests that ended", self.finished.clone());
         own.register_with_unit("request_wait", "From acceptance to the end", Unit::Seconds, self.wait.clone());
         own.register("requests_cancelled", "Deferred requests that were withdrawn", self.cancelled.clone());

@@ -56,7 +56,7 @@ fn every_event_shows_on_the_page() {
     let page = telemetry.render();
     for (series, expected) in [
         ("nightbus_requests_accepted_total{endpoint=\"/v1/chat/completions\"}", 1.0),
-        ("nightbus_request_body_total", 2_000.0),
+        ("nightbus_request_body_bytes_total", 2_000.0),
         ("nightbus_requests_finished_total{service=\"batch\",outcome=\"ok\"}", 1.0),
         ("nightbus_requests_finished_total{service=\"none\",outcome=\"server_error\"}", 1.0),
         ("nightbus_request_wait_seconds_count{service=\"batch\"}", 1.0),

@@ -7,12 +7,14 @@ use http::{Request, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nightbus::config::{TlsConfig, TlsRoots};
+use nightbus::intake::listener::{ConnectionInfo, DEFAULT_BACKLOG, Listener};
 use nightbus::intake::tls::server_config;
+use nightbus::tasks::Tasks;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::origin::{Origin, Peer, within};
+use crate::origin::{DEADLINE, Origin, Peer, within};
 use crate::proxies::Authority;
 use crate::{Proxy, Setup, error_of};
 
@@ -226,7 +228,7 @@ async fn a_stop_closes_what_is_idle_and_lets_the_rest_finish() {
     let mut busy = Peer::connect(proxy.addr).await;
     busy.send(GET).await;
     upstream.head().await;
-    let stopped = proxy.tasks.shutdown(crate::origin::DEADLINE);
+    let stopped = proxy.tasks.shutdown(DEADLINE);
     let (ended, ()) = tokio::join!(stopped, async {
         idle.expect_end().await;
         fresh.expect_end().await;
@@ -248,7 +250,7 @@ async fn a_stop_cuts_what_does_not_finish_within_the_grace() {
     busy.send(GET).await;
     let mut upstream = origin.accept().await;
     upstream.head().await;
-    assert!(proxy.tasks.shutdown(crate::origin::DEADLINE).await);
+    assert!(proxy.tasks.shutdown(DEADLINE).await);
     busy.expect_end().await;
     upstream.expect_end().await;
 }
@@ -290,4 +292,38 @@ async fn a_tls_provider_of_an_unknown_authority_is_not_trusted() {
     let length = head.get("content-length").unwrap().parse().unwrap();
     let error = error_of(&client.body(length).await);
     assert!(error["message"].as_str().unwrap().contains("TLS"), "{error}");
+}
+
+/// Whether a call could send signs of life, told to the client after one was sent.
+async fn held_service(info: ConnectionInfo) -> http::Response<nightbus::body::Body> {
+    let answer = info.interim.as_ref().map_or("none", |interim| if interim.send() { "sent" } else { "ended" });
+    tokio::task::yield_now().await;
+    http::Response::new(nightbus::body::full(answer))
+}
+
+#[tokio::test]
+async fn held_calls_get_signs_of_life_on_http11_alone() {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), DEFAULT_BACKLOG).await.unwrap();
+    let addr = listener.local_addr();
+    let tasks = Tasks::new();
+    tasks.spawn("listener", listener.serve(|_request, info| held_service(info), None, tasks.clone(), DEADLINE));
+
+    let mut client = Peer::connect(addr).await;
+    for _call in 0..2 {
+        client.send(GET).await;
+        assert_eq!(client.head().await.first_line, "HTTP/1.1 102 Processing");
+        assert_eq!(client.head().await.first_line, "HTTP/1.1 200 OK");
+        assert_eq!(client.body(4).await, b"sent");
+    }
+    let mut old = Peer::connect(addr).await;
+    old.send("GET / HTTP/1.0\r\n\r\n").await;
+    assert_eq!(old.head().await.first_line, "HTTP/1.0 200 OK");
+    assert_eq!(old.rest().await, b"none");
+
+    let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tasks.spawn("http2 client", connection);
+    let request = Request::get("http://x/").body(Full::<Bytes>::default()).unwrap();
+    let response = within(sender.send_request(request)).await.unwrap();
+    assert_eq!(within(response.into_body().collect()).await.unwrap().to_bytes(), "none");
 }

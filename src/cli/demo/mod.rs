@@ -56,10 +56,11 @@ struct Stage {
 pub(super) async fn run(args: &DemoArgs, out: Output) -> anyhow::Result<()> {
     logs("error")?;
     let at_once = connections(args.calls);
+    let stopped = until_stopped().context("cannot receive signals")?;
     let stage = Stage::set(args).await?;
     let outcome = tokio::select! {
         outcome = Box::pin(perform(args, at_once, &stage, out)) => outcome,
-        stopped = until_stopped() => stopped.context("cannot receive signals"),
+        () = stopped => Ok(()),
     };
     stage.clear().await;
     outcome
@@ -161,12 +162,10 @@ async fn perform(args: &DemoArgs, at_once: usize, stage: &Stage, out: Output) ->
         if args.json {
             note(&hints);
         } else {
-            output::line(&format!(
-                "
-{hints}"
-            ))?;
+            output::line("")?;
+            output::line(&hints)?;
         }
-        until_stopped().await?;
+        until_stopped()?.await;
     }
     Ok(())
 }

@@ -28,6 +28,19 @@ pub(super) fn request(
         .optional()
 }
 
+/// The newest request with this idempotency key.
+pub(super) fn find_idempotent(
+    connection: &Connection,
+    lanes: &Lanes,
+    key: Fingerprint,
+) -> rusqlite::Result<Option<RequestRecord>> {
+    let sql = format!(
+        "SELECT {REQUEST_COLUMNS} FROM {REQUEST_TABLES} WHERE r.idempotency = ?1 AND r.idempotency IS NOT NULL \
+         ORDER BY r.seq DESC LIMIT 1"
+    );
+    connection.prepare_cached(&sql)?.query_row(params![key.0], |row| request_record(connection, lanes, row)).optional()
+}
+
 /// One request with its answer.
 pub(super) fn result(
     connection: &Connection,

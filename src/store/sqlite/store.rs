@@ -113,6 +113,11 @@ impl Store for SqliteStore {
         Box::pin(self.read(move |connection| reads::request(connection, &lanes, id)))
     }
 
+    fn find_idempotent(&self, key: Fingerprint) -> StoreFuture<'_, Option<RequestRecord>> {
+        let lanes = Arc::clone(&self.lanes);
+        Box::pin(self.read(move |connection| reads::find_idempotent(connection, &lanes, key)))
+    }
+
     fn result(&self, id: RequestId) -> StoreFuture<'_, Option<StoredResult>> {
         let (lanes, keys) = (Arc::clone(&self.lanes), Arc::clone(&self.keys));
         Box::pin(async move { self.readers.run(move |connection| reads::result(connection, &lanes, &keys, id)).await })

@@ -157,18 +157,6 @@ def test_flush(start_proxy: Callable[..., Proxy]) -> None:
     assert answer.status_code == 200 and word in answer.text
 
 
-def test_an_idempotency_key_makes_one_request(proxy: Proxy, simulator: Simulator) -> None:
-    word, key = marker(), marker()
-    first = submit(proxy, word, {**ASYNC, "Idempotency-Key": key})
-    second = submit(proxy, word, {**ASYNC, "Idempotency-Key": key})
-    assert first["id"] == second["id"]
-    with proxy.http() as http:
-        assert result(http, first).status_code == 200
-        other = http.post("/v1/chat/completions", json=chat(marker()), headers={**ASYNC, "Idempotency-Key": key})
-    assert other.status_code == 422 and other.json()["error"]["code"] == "idempotency_mismatch"
-    assert simulator.executions(word) == 1
-
-
 @pytest.mark.parametrize("path", ["/requests/req_0", "/requests/req_" + "0" * 32, "/requests/x/result", "/nothing"])
 def test_routes_that_are_not_there(proxy: Proxy, path: str) -> None:
     with proxy.http() as http:

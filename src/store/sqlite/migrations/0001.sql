@@ -39,6 +39,9 @@ CREATE TABLE requests (
 -- Only ended requests are in it, so accepting does not pay for it.
 CREATE INDEX requests_finished ON requests (finished_at) WHERE finished_at IS NOT NULL;
 
+-- Only calls that sent an Idempotency-Key are in it.
+CREATE INDEX requests_idempotency ON requests (idempotency) WHERE idempotency IS NOT NULL;
+
 CREATE TABLE bodies (
     seq  INTEGER PRIMARY KEY,
     body BLOB NOT NULL

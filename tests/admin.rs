@@ -1,0 +1,205 @@
+//! The admin listener over TCP: who gets in, what the API answers, and that it shows no secret.
+//!
+//! Each test runs the whole proxy in its own process memory: simulator, memory store, free ports.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail by panicking"
+)]
+
+#[path = "admin/stage.rs"]
+mod stage;
+
+use serde_json::json;
+use stage::Stage;
+
+#[tokio::test]
+async fn health_needs_no_token_and_everything_else_does() {
+    let stage = Stage::with_token("s3cret").await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(stage.admin("GET", path, &[]).await.status, 200, "{path}");
+    }
+    for path in ["/", "/metrics", "/api/status", "/api/requests", "/assets/status.js", "/nope"] {
+        let refused = stage.admin("GET", path, &[]).await;
+        assert_eq!((refused.status, refused.code()), (401, "unauthorized".into()), "{path}");
+        assert!(refused.head.contains("www-authenticate: Bearer"), "{}", refused.head);
+    }
+    let token = ("authorization", "Bearer s3cret");
+    assert_eq!(stage.admin("GET", "/api/status", &[token]).await.status, 200);
+    let wrong = ("authorization", "Bearer s3cret ish");
+    assert_eq!(stage.admin("POST", "/api/flush", &[wrong]).await.status, 401);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_and_rebound_names_are_refused() {
+    let stage = Stage::new().await;
+    let envelope = stage.admin("GET", "/api/status", &[("host", "evil.example")]).await;
+    assert_eq!((envelope.status, envelope.code()), (403, "forbidden_origin".into()));
+    let error = envelope.json()["error"].clone();
+    let keys: Vec<_> = error.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["code", "message", "param", "type"]);
+    assert_eq!(error["type"], "nightbus_error");
+    let own = format!("http://{}", stage.app.admin_addr());
+    for (headers, status) in [
+        (vec![("origin", "https://evil.example")], 403),
+        (vec![("sec-fetch-site", "cross-site")], 403),
+        (vec![("origin", own.as_str()), ("sec-fetch-site", "same-origin")], 200),
+        (vec![], 200),
+    ] {
+        assert_eq!(stage.admin("POST", "/api/flush", &headers).await.status, status, "{headers:?}");
+    }
+    let metrics = stage.admin("GET", "/metrics", &[]).await.body;
+    assert!(metrics.contains("nightbus_requests_refused_total{code=\"forbidden_origin\"} 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn requests_are_listed_in_pages_and_show_no_key() {
+    let stage = Stage::waiting().await;
+    for number in 0..3 {
+        stage.defer(&format!("number {number}")).await;
+    }
+    let first = stage.admin("GET", "/api/requests?limit=2&state=queued&tag=admin-test", &[]).await;
+    let page = first.json();
+    assert_eq!((&page["object"], page["data"].as_array().unwrap().len()), (&json!("list"), 2));
+    assert_eq!(page["has_more"], true);
+    let newest = &page["data"][0];
+    assert_eq!((&newest["object"], &newest["state"]), (&json!("nightbus.request"), &json!("queued")));
+    let fingerprint = newest["credential"].as_str().unwrap();
+    assert!(fingerprint.len() == 12 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()), "{fingerprint}");
+    let next = page["next"].as_str().unwrap();
+    assert_eq!(next, page["data"][1]["id"]);
+    let rest = stage.admin("GET", &format!("/api/requests?limit=2&after={next}"), &[]).await;
+    let last = rest.json();
+    assert_eq!(
+        (last["data"].as_array().unwrap().len(), &last["has_more"], &last["next"]),
+        (1, &json!(false), &json!(null))
+    );
+    for text in [first.body, rest.body, stage.admin("GET", "/api/status", &[]).await.body] {
+        assert!(!text.contains(stage::KEY) && !text.contains("number"), "a key or a body shows: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_is_no_filter_is_refused_by_name() {
+    let stage = Stage::new().await;
+    for (path, named) in [
+        ("/api/requests?state=done", "state"),
+        ("/api/requests?limit=0", "limit"),
+        ("/api/requests?after=bat_1", "after"),
+        ("/api/requests?stat=queued", "stat"),
+        ("/api/batches?state=completed", "state"),
+        ("/api/batches?tag=x", "tag"),
+    ] {
+        let refused = stage.admin("GET", path, &[]).await;
+        assert_eq!((refused.status, refused.code()), (400, "invalid_request".into()), "{path}");
+        assert_eq!(refused.json()["error"]["param"], named, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn cancel_flush_and_the_end_of_a_batch() {
+    let stage = Stage::waiting().await;
+    let withdrawn = stage.defer("never mind").await;
+    let kept = stage.defer("go on").await;
+    let path = format!("/api/requests/{withdrawn}");
+    let cancelled = stage.admin("DELETE", &path, &[]).await;
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
+    let again = stage.admin("DELETE", &path, &[]).await;
+    assert_eq!((again.status, again.code()), (409, "already_ended".into()));
+    assert_eq!(stage.admin("GET", "/api/status", &[]).await.json()["queue"]["requests"], 1);
+    let flushed = stage.admin("POST", "/api/flush", &[]).await.json();
+    assert_eq!((&flushed["object"], &flushed["requests"]), (&json!("nightbus.flush"), &json!(1)));
+    let request = stage.until(&format!("/api/requests/{kept}"), |request| request["state"] == "completed").await;
+    assert_eq!((&request["service"], &request["status_code"]), (&json!("batch"), &json!(200)));
+    let batch_path = format!("/api/batches/{}", request["batch_id"].as_str().unwrap());
+    let batch = stage.until(&batch_path, |batch| batch["state"] == "completed").await;
+    assert_eq!(batch["counts"], json!({"total": 1, "completed": 1, "failed": 0}));
+    assert_eq!((&batch["progress"], &batch["object"]), (&json!(1.0), &json!("nightbus.batch")));
+    let late = stage.admin("POST", &format!("{batch_path}/cancel"), &[]).await;
+    assert_eq!((late.status, late.code()), (409, "already_ended".into()));
+    let open = stage.admin("GET", "/api/batches?state=open", &[]).await.json();
+    assert_eq!(open["data"], json!([]));
+    let status = stage.admin("GET", "/api/status", &[]).await.json();
+    assert_eq!((&status["requests"]["completed"], &status["batches"]["completed"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_said_in_the_envelope() {
+    let stage = Stage::new().await;
+    let no_request = format!("/api/requests/req_{}", "0".repeat(32));
+    let no_batch = format!("/api/batches/bat_{}/cancel", "0".repeat(32));
+    for (method, path, status, code) in [
+        ("GET", "/nope", 404, "not_found"),
+        ("GET", "/api/", 404, "not_found"),
+        ("GET", no_request.as_str(), 404, "not_found"),
+        ("GET", "/api/requests/x", 404, "not_found"),
+        ("DELETE", no_request.as_str(), 404, "not_found"),
+        ("POST", no_batch.as_str(), 404, "not_found"),
+        ("GET", "/api/flush", 405, "method_not_allowed"),
+        ("POST", "/api/status", 405, "method_not_allowed"),
+        ("PUT", no_request.as_str(), 405, "method_not_allowed"),
+        ("POST", "/api/reload", 501, "not_in_this_version"),
+        ("GET", "/api/savings?since=7d", 501, "not_in_this_version"),
+    ] {
+        let answer = stage.admin(method, path, &[]).await;
+        assert_eq!((answer.status, answer.code()), (status, code.to_owned()), "{method} {path}");
+        assert!(
+            answer.json()["error"]["message"].as_str().is_some_and(|message| message.len() > 20),
+            "{}",
+            answer.body
+        );
+    }
+    assert!(stage.admin("PUT", &no_request, &[]).await.head.contains("allow: GET, DELETE"));
+}
+
+#[tokio::test]
+async fn a_stopping_process_is_not_ready_but_alive() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.admin("GET", "/readyz", &[]).await.json()["status"], "ready");
+    stage.app.engine().drain();
+    let ready = stage.admin("GET", "/readyz", &[]).await;
+    assert_eq!((ready.status, &ready.json()["status"]), (503, &json!("not_ready")));
+    assert_eq!(ready.json()["reasons"].as_array().unwrap().len(), 1, "{}", ready.body);
+    assert_eq!(stage.admin("GET", "/healthz", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_are_open_metrics() {
+    let stage = Stage::waiting().await;
+    stage.defer("one").await;
+    let page = stage.admin("GET", "/metrics", &[]).await;
+    assert!(page.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", page.head);
+    assert!(page.body.ends_with("# EOF\n"));
+    for line in ["nightbus_queue_requests 1", "nightbus_requests_accepted_total{endpoint=\"/v1/chat/completions\"} 1"] {
+        assert!(page.body.lines().any(|found| found == line), "{line} in {}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn the_status_page_runs_only_its_own_script() {
+    let stage = Stage::new().await;
+    let page = stage.admin("GET", "/", &[]).await;
+    assert!(page.head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{}", page.head);
+    assert!(
+        !page.body.contains("<script>") && !page.body.contains("style=") && !page.body.contains("://"),
+        "{}",
+        page.body
+    );
+    for asset in ["/assets/status.css", "/assets/status.js", "/assets/icon.svg"] {
+        assert!(page.body.contains(asset), "{asset}");
+        assert_eq!(stage.admin("GET", asset, &[]).await.status, 200, "{asset}");
+    }
+}
+
+#[tokio::test]
+async fn events_tell_of_changes_and_end_with_the_process() {
+    let stage = Stage::waiting().await;
+    let mut events = stage.events().await;
+    let id = stage.defer("watched").await;
+    let queued = format!("event: request\ndata: {{\"id\":\"{id}\",\"state\":\"queued\"}}\n\n");
+    events.until(&queued).await;
+    stage.app.shutdown().await;
+    events.until_closed().await;
+}

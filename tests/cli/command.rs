@@ -1,0 +1,63 @@
+//! Runs the built binary: to its end, or in the background until it is stopped.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// How a command ended.
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// The binary, without whatever this process's environment says about nightbus, in a folder without a proxy.toml.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nightbus"));
+    command.args(arguments).current_dir(std::env::temp_dir());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("NIGHTBUS_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs to the end.
+pub(crate) fn nightbus(arguments: &[&str]) -> Done {
+    let output = command(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Done { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A command that serves, killed when the test ends before it is stopped.
+pub(crate) struct Running {
+    child: Child,
+    /// Where it listens, as its ready line says.
+    pub(crate) url: String,
+}
+
+impl Running {
+    /// Starts it and reads its output up to the line that begins with `ready`.
+    pub(crate) fn start(arguments: &[&str], ready: &str) -> Self {
+        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let url = out.lines().map_while(Result::ok).find_map(|line| line.strip_prefix(ready).map(ToOwned::to_owned));
+        let mut running = Self { child, url: String::new() };
+        running.url = url.unwrap_or_else(|| panic!("{arguments:?} ended without {ready:?}"));
+        running
+    }
+
+    /// Asks it to stop and returns its exit code; none: it was killed.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
