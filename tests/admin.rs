@@ -2,6 +2,13 @@
 //!
 //! Each test runs the whole proxy in its own process memory: simulator, memory store, free ports.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail by panicking"
+)]
+
 #[path = "admin/stage.rs"]
 mod stage;
 

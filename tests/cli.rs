@@ -1,5 +1,7 @@
 //! The binary as people call it: exit codes, what goes to which stream, and the commands against a running proxy.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail by panicking")]
+
 #[path = "cli/command.rs"]
 mod command;
 

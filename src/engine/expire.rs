@@ -52,20 +52,31 @@ pub(crate) async fn drop_orphans(engine: Engine) {
 /// Deliveries are written in groups. One that a crash swallows is handed out once more: late, but not bought again.
 pub(crate) async fn record_deliveries(context: Arc<Context>, mut delivered: mpsc::UnboundedReceiver<RequestId>) {
     let mut ids = Vec::with_capacity(DELIVERIES);
-    loop {
-        tokio::select! {
-            biased;
-            received = delivered.recv_many(&mut ids, DELIVERIES) => if received == 0 { return },
-            () = context.tasks.stop_token().cancelled() => return,
-        }
+    while receive(&context, &mut delivered, &mut ids).await {
         if let Err(error) = context.store.set_options(std::mem::take(&mut ids), RequestOptions::DELIVERED).await {
             context.telemetry.store_failed(&error);
         }
         // The next group gathers meanwhile.
-        if !context.sleep(Duration::from_millis(20)).await {
-            return;
-        }
+        tokio::time::sleep(GATHER).await;
     }
 }
+
+/// Waits for the next group; `false` when the process stops and nothing came for a moment: the last answers are
+/// written while it stops.
+async fn receive(
+    context: &Context,
+    delivered: &mut mpsc::UnboundedReceiver<RequestId>,
+    ids: &mut Vec<RequestId>,
+) -> bool {
+    tokio::select! {
+        biased;
+        received = delivered.recv_many(ids, DELIVERIES) => return received > 0,
+        () = context.tasks.stop_token().cancelled() => {}
+    }
+    matches!(tokio::time::timeout(LAST_MOMENT, delivered.recv_many(ids, DELIVERIES)).await, Ok(received) if received > 0)
+}
+
+const GATHER: Duration = Duration::from_millis(20);
+const LAST_MOMENT: Duration = Duration::from_millis(200);
 
 const DELIVERIES: usize = 1_000;

@@ -39,6 +39,11 @@ impl IdempotencyKeys {
         taken.insert(key, (id, body));
         Ok(Reservation { key, taken: Arc::clone(&self.taken) })
     }
+
+    /// Whether a request with this id is being accepted under some key.
+    pub fn holds(&self, id: RequestId) -> bool {
+        self.taken.lock().values().any(|(holder, _)| *holder == id)
+    }
 }
 
 impl Drop for Reservation {

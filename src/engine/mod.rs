@@ -181,8 +181,35 @@ impl Engine {
         self.context.accounts.is_known(fingerprint)
     }
 
+    /// A request could not be made durable: whoever joined it meanwhile hears the same.
+    pub fn refused(&self, id: RequestId, message: &str) {
+        self.context.orphans.forget(id);
+        let mut finish = cancelled(id, self.context.now());
+        finish.summary.status_code = 503;
+        finish.summary.error = Some(("store_unavailable".to_owned(), message.to_owned()));
+        let answer = Answer {
+            state: RequestState::Failed,
+            summary: finish.summary,
+            finished_at: finish.at,
+            batch_id: None,
+            body: None,
+        };
+        self.context.waiters.wake(id, answer);
+    }
+
+    /// Whether a request with this id is on its way into the store.
+    pub fn is_being_accepted(&self, id: RequestId) -> bool {
+        self.context.keys.holds(id) || self.context.orphans.is_new(id)
+    }
+
+    /// The request is gone: nothing is owed any more.
+    pub fn forget(&self, id: RequestId) {
+        self.context.orphans.forget(id);
+    }
+
     /// Queues a request that the store has accepted: only now may it enter a batch.
     pub fn enqueue(&self, request: &NewRequest) {
+        self.context.orphans.stored(request.id);
         self.context.queued.fetch_add(1, Ordering::Relaxed);
         self.context.telemetry.request_accepted(request.lane.endpoint.as_str(), u64::from(request.body_len));
         self.context.announce_request(request.id, RequestState::Queued.as_str());

@@ -37,6 +37,8 @@ struct Owed {
     attempt: u32,
     /// Since when nobody waits.
     alone_since: Option<Instant>,
+    /// It may not be in the store yet.
+    is_new: bool,
 }
 
 /// One call's claim on the answer. Dropped without [`Attachment::delivered`], the request is an orphan again.
@@ -56,13 +58,13 @@ impl Orphans {
 
     /// A new request with its first waiter.
     pub fn attach_new(&self, id: RequestId, body: Fingerprint, attempt: u32) -> Attachment {
-        self.insert(id, body, Owed { id, waiters: 1, attempt, alone_since: None });
+        self.insert(id, body, Owed { id, waiters: 1, attempt, alone_since: None, is_new: true });
         self.attachment(id)
     }
 
     /// A request of an earlier run: nobody waits for it.
     pub(crate) fn add_alone(&self, id: RequestId, body: Fingerprint) {
-        self.insert(id, body, Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()) });
+        self.insert(id, body, Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()), is_new: false });
     }
 
     fn insert(&self, id: RequestId, body: Fingerprint, owed: Owed) {
@@ -96,6 +98,18 @@ impl Orphans {
         }
         drop(inner);
         self.attachment(id)
+    }
+
+    /// The request is in the store now.
+    pub(crate) fn stored(&self, id: RequestId) {
+        if let Some(owed) = self.inner.lock().owed(id) {
+            owed.is_new = false;
+        }
+    }
+
+    /// Whether the request may not be in the store yet.
+    pub(crate) fn is_new(&self, id: RequestId) -> bool {
+        self.inner.lock().owed(id).is_some_and(|owed| owed.is_new)
     }
 
     /// The request cannot be answered to anybody any more (refused, expired, withdrawn).

@@ -17,6 +17,8 @@ pub(crate) struct Client {
     pub(crate) commit_after: Duration,
     /// Between two signs of life after that.
     pub(crate) heartbeat: Duration,
+    /// Tells when what was written is with the socket; none on HTTP/2.
+    pub(crate) connection: Option<InterimSender>,
 }
 
 /// User agents that read past any number of interim responses (measured; providers.md, section 6.2).
@@ -57,6 +59,7 @@ impl Client {
                 announced.map_or(config.commit_after, |timeout| config.commit_after.min(timeout / 2))
             },
             heartbeat: cadence,
+            connection: interim.cloned(),
         }
     }
 }

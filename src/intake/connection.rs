@@ -81,7 +81,8 @@ where
     S: Fn(Request<Incoming>, ConnectionInfo) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    /// Serves the connection to its end. What goes wrong on it concerns its client alone.
+    /// Finds out the protocol and hands the connection to a task that speaks it, so that what only the handshake
+    /// needed does not stay in memory. What goes wrong on a connection concerns its client alone.
     pub(super) async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         let stop = self.tasks.stop_token().clone();
         let Some(acceptor) = tls else {
@@ -89,24 +90,32 @@ where
                 sniffed = tokio::time::timeout(HEAD_TIMEOUT, protocol_of(stream)) => sniffed,
                 () = stop.cancelled() => return,
             };
-            return match sniffed {
-                Ok(Ok((Protocol::Http1, io))) => Box::pin(self.http1(io)).await,
-                Ok(Ok((Protocol::Http2, io))) => Box::pin(self.http2(io)).await,
-                Ok(Err(_)) | Err(_) => {}
-            };
+            if let Ok(Ok((protocol, io))) = sniffed {
+                self.speak(protocol, io);
+            }
+            return;
         };
         let handshake = tokio::select! {
             handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(acceptor.accept(stream))) => handshake,
             () = stop.cancelled() => return,
         };
         match handshake {
-            Ok(Ok(io)) if io.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Box::pin(self.http2(Rewound::untouched(io))).await;
+            Ok(Ok(io)) => {
+                let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.speak(if http2 { Protocol::Http2 } else { Protocol::Http1 }, Rewound::untouched(io));
             }
-            Ok(Ok(io)) => Box::pin(self.http1(Rewound::untouched(io))).await,
             Ok(Err(error)) => tracing::debug!(peer = %self.info.peer, %error, "a TLS handshake failed"),
             Err(_elapsed) => tracing::debug!(peer = %self.info.peer, "a TLS handshake took too long"),
         }
+    }
+
+    fn speak<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, protocol: Protocol, io: T) {
+        let tasks = self.tasks.clone();
+        // Boxed, as the task's wrapper would otherwise hold the state twice.
+        drop(match protocol {
+            Protocol::Http1 => tasks.spawn("connection", Box::pin(self.http1(io))),
+            Protocol::Http2 => tasks.spawn("connection", Box::pin(self.http2(io))),
+        });
     }
 
     async fn http1<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {

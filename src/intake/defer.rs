@@ -9,17 +9,22 @@ use http::{HeaderMap, Response, StatusCode};
 use crate::body::Body;
 use crate::config::{Config, ProviderConfig};
 use crate::crash;
-use crate::domain::lane::{Endpoint, LaneKey};
+use crate::domain::ids::RequestId;
+use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
 use crate::engine::Engine;
 use crate::engine::object::{RequestObject, result_path};
+use crate::engine::orphans::Attachment;
+use crate::engine::waiters::{Answer, Waiter};
 use crate::intake::answer::{self, Asked};
+use crate::intake::attach::{Found, Identity};
 use crate::intake::caller::{self, Caller};
 use crate::intake::client::Client;
-use crate::intake::hold::{self, Held};
+use crate::intake::delivery::{self, Delivery};
+use crate::intake::hold::{self, Held, Told};
 use crate::intake::marks::Marks;
-use crate::intake::respond::json_response;
-use crate::store::{NewRequest, RequestOptions, RequestRecord, StoreError};
+use crate::intake::respond::{error_response, json_response};
+use crate::store::{NewRequest, RequestOptions, RequestRecord, StoreError, StoredResult};
 use crate::tasks::Tasks;
 use crate::wire::api_error::ApiError;
 use crate::wire::openai::batch_file::line_length;
@@ -67,7 +72,8 @@ impl From<ApiError> for NotDeferred {
 }
 
 impl Desk {
-    /// Checks, stores and queues a call. When it returns the request is durable.
+    /// Checks a call, and stores and queues it unless it is there already. When it returns the request is durable, or
+    /// is being made so by the call that it joins.
     pub(crate) async fn accept(&self, call: &Deferral<'_>) -> Result<Accepted, NotDeferred> {
         self.has_room(&call.marks)?;
         let peeked = peek(call.endpoint, &call.body).map_err(|error| {
@@ -81,6 +87,17 @@ impl Desk {
         let line = line_body(&call.body, &peeked, model);
         self.fits(call, &line)?;
         let account = caller::account(&**self.engine.store(), &call.caller, call.provider, call.headers)?;
+        let identity = self.identity(call, account.fingerprint);
+        let (id, reservation) = loop {
+            match self.find(&identity).await? {
+                Found::New(id, reservation) => break (id, reservation),
+                Found::Existing(attachment) => {
+                    if let Some(joined) = self.join(attachment, call, &peeked).await? {
+                        return Ok(joined);
+                    }
+                }
+            }
+        };
         let lane = LaneKey {
             provider: Arc::from(call.provider.name.as_str()),
             account: account.fingerprint,
@@ -91,12 +108,66 @@ impl Desk {
         if !self.engine.knows_account(account.fingerprint) {
             self.engine.keep_account(account).await.map_err(|error| unavailable(&error))?;
         }
-        let request = self.new_request(call, &peeked, lane, &line);
-        let waits = !call.marks.respond_async || call.marks.wait.is_some();
-        let waiter = waits.then(|| self.engine.waiters().register(request.id));
-        self.store(request.clone(), line).await?;
+        let request = self.new_request(call, &peeked, id, &identity, lane, &line);
+        let waiter = call.marks.waits().then(|| self.engine.waiters().register(id));
+        let owed = request.options.has(RequestOptions::HOLD);
+        let attachment = owed.then(|| self.engine.orphans().attach_new(id, identity.owed_as(), identity.attempt));
+        let stored = self.store(request.clone(), line).await;
+        drop(reservation);
+        if let Err(error) = stored {
+            self.engine.refused(id, &error.message);
+            return Err(error.into());
+        }
         crash::point("accepted");
-        Ok(Accepted { request, waiter })
+        Ok(Accepted { asked: asked_of(&request), pending: queued(request), waiter, attachment, answer: None })
+    }
+
+    /// A request that is there already; none: it has expired meanwhile, and the call is a new one.
+    async fn join(
+        &self,
+        attachment: Attachment,
+        call: &Deferral<'_>,
+        peeked: &Peek<'_>,
+    ) -> Result<Option<Accepted>, ApiError> {
+        let id = attachment.id();
+        // Registered before the look: an answer that comes in between is not missed.
+        let waiter = self.engine.waiters().register(id);
+        let found = self.engine.store().result(id).await.map_err(|error| unavailable(&error))?;
+        let Some(StoredResult { record, body }) = found else {
+            if !self.engine.is_being_accepted(id) {
+                self.engine.forget(id);
+                return Ok(None);
+            }
+            let options = options_of(&call.marks, peeked);
+            let created_at = self.engine.clock().now();
+            let asked = Asked { id, endpoint: call.endpoint, options, created_at };
+            return Ok(Some(Accepted {
+                asked,
+                pending: None,
+                waiter: Some(waiter),
+                attachment: Some(attachment),
+                answer: None,
+            }));
+        };
+        let answer = answer::stored(&record, body);
+        let waiter = (answer.is_none() && call.marks.waits()).then_some(waiter);
+        let asked = Asked::of(&record);
+        Ok(Some(Accepted { asked, pending: Some(record), waiter, attachment: Some(attachment), answer }))
+    }
+
+    fn identity(&self, call: &Deferral<'_>, account: Fingerprint) -> Identity {
+        let store = self.engine.store();
+        let caller = call.caller.fingerprint.0;
+        let endpoint = call.endpoint.as_str().as_bytes();
+        Identity {
+            body: store.fingerprint(&[b"body", &caller, &account.0, endpoint, &call.body]),
+            key: call
+                .marks
+                .idempotency_key
+                .as_ref()
+                .map(|key| store.fingerprint(&[b"idempotency", &caller, &account.0, key.as_bytes()])),
+            attempt: call.marks.attempt,
+        }
     }
 
     fn has_room(&self, marks: &Marks) -> Result<(), ApiError> {
@@ -130,34 +201,25 @@ impl Desk {
         Ok(())
     }
 
-    fn new_request(&self, call: &Deferral<'_>, peeked: &Peek<'_>, lane: LaneKey, line: &Bytes) -> NewRequest {
-        let store = self.engine.store();
-        let marks = &call.marks;
-        let caller = call.caller.fingerprint;
-        let mut options = RequestOptions::default().with_inputs(peeked.inputs);
-        for (wanted, bit) in [
-            (peeked.stream, RequestOptions::STREAM),
-            (peeked.include_usage, RequestOptions::INCLUDE_USAGE),
-            (!marks.respond_async, RequestOptions::HOLD),
-            (marks.fallback.as_ref().is_some_and(Vec::is_empty), RequestOptions::NO_FALLBACK),
-        ] {
-            if wanted {
-                options = options.with(bit);
-            }
-        }
+    fn new_request(
+        &self,
+        call: &Deferral<'_>,
+        peeked: &Peek<'_>,
+        id: RequestId,
+        identity: &Identity,
+        lane: LaneKey,
+        line: &Bytes,
+    ) -> NewRequest {
         NewRequest {
-            id: self.engine.new_request_id(),
-            caller,
+            id,
+            caller: call.caller.fingerprint,
             lane: Arc::new(lane),
-            tag: marks.tag.clone(),
+            tag: call.marks.tag.clone(),
             created_at: self.engine.clock().now(),
-            deadline_at: marks.deadline_at,
-            options,
-            body_hash: store.fingerprint(&[b"body", &caller.0, call.endpoint.as_str().as_bytes(), &call.body]),
-            idempotency: marks
-                .idempotency_key
-                .as_ref()
-                .map(|key| store.fingerprint(&[b"idempotency", &caller.0, key.as_bytes()])),
+            deadline_at: call.marks.deadline_at,
+            options: options_of(&call.marks, peeked),
+            body_hash: identity.body,
+            idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
         }
     }
@@ -201,42 +263,69 @@ pub(crate) fn unavailable(error: &StoreError) -> ApiError {
     }
 }
 
-/// A request that is durable and queued.
+fn options_of(marks: &Marks, peeked: &Peek<'_>) -> RequestOptions {
+    [
+        (peeked.stream, RequestOptions::STREAM),
+        (peeked.include_usage, RequestOptions::INCLUDE_USAGE),
+        (!marks.respond_async, RequestOptions::HOLD),
+        (marks.fallback.as_ref().is_some_and(Vec::is_empty), RequestOptions::NO_FALLBACK),
+    ]
+    .into_iter()
+    .filter(|(wanted, _)| *wanted)
+    .fold(RequestOptions::default().with_inputs(peeked.inputs), |options, (_, bit)| options.with(bit))
+}
+
+fn asked_of(request: &NewRequest) -> Asked {
+    Asked { id: request.id, endpoint: request.lane.endpoint, options: request.options, created_at: request.created_at }
+}
+
+/// A request that is durable, or about to be, and the caller's claim on its answer.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    request: NewRequest,
-    waiter: Option<crate::engine::waiters::Waiter>,
+    asked: Asked,
+    /// For the `202`; none while the call that it joins is still being stored.
+    pending: Option<RequestRecord>,
+    waiter: Option<Waiter>,
+    attachment: Option<Attachment>,
+    /// It had ended already.
+    answer: Option<Answer>,
 }
 
 impl Accepted {
     /// Answers: at once, after a while, or when the request has ended.
-    pub(crate) async fn answer(self, desk: &Desk, marks: &Marks, client: Client) -> Response<Body> {
-        let asked = Asked {
-            id: self.request.id,
-            endpoint: self.request.lane.endpoint,
-            options: self.request.options,
-            created_at: self.request.created_at,
+    pub(crate) async fn answer(self, desk: &Desk, marks: &Marks, client: &Client) -> Response<Body> {
+        let Self { asked, pending, waiter, attachment, answer } = self;
+        let told = match (answer, waiter) {
+            (Some(answer), _) => Told::Answer(answer::respond(&asked, &answer)),
+            (None, Some(waiter)) => wait(desk, asked, waiter, marks, client).await,
+            (None, None) => Told::Answer(accepted(pending, asked, desk, None).await),
         };
-        let Some(waiter) = self.waiter else {
-            return accepted(&queued(self.request), desk, None);
-        };
-        let stop = desk.tasks.stop_token().clone();
-        let held = Held::new(asked, waiter, stop, desk.engine.telemetry().clone());
-        let Some(wait) = marks.wait else {
-            return hold::until_answered(held, client).await;
-        };
-        match hold::for_at_most(held, wait, &client).await {
-            Ok(answered) => answered,
-            Err(held) => {
-                drop(held);
-                accepted(&queued(self.request), desk, Some(wait.as_secs()))
+        match (told, attachment) {
+            (Told::Answer(response), Some(attachment)) => {
+                delivery::track(response, Delivery { attachment, connection: client.connection.clone() })
             }
+            (Told::Answer(response) | Told::Stopping(response), _) => response,
         }
     }
 }
 
-fn queued(request: NewRequest) -> RequestRecord {
-    RequestRecord {
+async fn wait(desk: &Desk, asked: Asked, waiter: Waiter, marks: &Marks, client: &Client) -> Told {
+    let stop = desk.tasks.stop_token().clone();
+    let held = Held::new(asked, waiter, stop, desk.engine.telemetry().clone());
+    let Some(wait) = marks.wait else {
+        return hold::until_answered(held, client).await;
+    };
+    match hold::for_at_most(held, wait, client).await {
+        Ok(told) => told,
+        Err(held) => {
+            drop(held);
+            Told::Answer(accepted(None, asked, desk, Some(wait.as_secs())).await)
+        }
+    }
+}
+
+fn queued(request: NewRequest) -> Option<RequestRecord> {
+    Some(RequestRecord {
         request,
         state: RequestState::Queued,
         submitted_at: None,
@@ -244,12 +333,20 @@ fn queued(request: NewRequest) -> RequestRecord {
         batch_id: None,
         attempts: 0,
         outcome: None,
-    }
+    })
 }
 
 /// `202` with where to find the result, and the request object.
-fn accepted(record: &RequestRecord, desk: &Desk, waited: Option<u64>) -> Response<Body> {
-    let mut response = pending(record, desk.config.retention);
+async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, waited: Option<u64>) -> Response<Body> {
+    let record = match record {
+        Some(record) => Ok(Some(record)),
+        None => desk.engine.store().request(asked.id).await,
+    };
+    let mut response = match record {
+        Ok(Some(record)) => pending(&record, desk.config.retention),
+        Ok(None) => return error_response(&ApiError::internal("the request is gone: send the call again")),
+        Err(error) => return error_response(&unavailable(&error)),
+    };
     let applied = waited.map_or_else(|| "respond-async".to_owned(), |seconds| format!("wait={seconds}"));
     if let Ok(value) = HeaderValue::try_from(applied) {
         response.headers_mut().insert(HeaderName::from_static("preference-applied"), value);

@@ -57,14 +57,23 @@ impl Drop for Held {
     }
 }
 
+/// What a held connection was told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// The request's end, now or at the end of the body.
+    Answer(Response<Body>),
+    /// That the process stops; the answer is still owed.
+    Stopping(Response<Body>),
+}
+
 /// Holds until the end of the request.
-pub(crate) async fn until_answered(mut held: Held, client: Client) -> Response<Body> {
+pub(crate) async fn until_answered(mut held: Held, client: &Client) -> Told {
     if let Some(endpoint) = held.asked.stream() {
-        return streaming(held, endpoint, client.heartbeat);
+        return Told::Answer(streaming(held, endpoint, client.heartbeat));
     }
-    if let Some((interim, cadence)) = client.interim {
+    if let Some((interim, cadence)) = &client.interim {
         loop {
-            match tokio::time::timeout(cadence, held.answer()).await {
+            match tokio::time::timeout(*cadence, held.answer()).await {
                 Ok(answer) => return truthful(&held.asked, answer.as_deref()),
                 Err(_elapsed) => {
                     interim.send();
@@ -74,12 +83,12 @@ pub(crate) async fn until_answered(mut held: Held, client: Client) -> Response<B
     }
     match tokio::time::timeout(client.commit_after, held.answer()).await {
         Ok(answer) => truthful(&held.asked, answer.as_deref()),
-        Err(_elapsed) => committed(held, client.heartbeat),
+        Err(_elapsed) => Told::Answer(committed(held, client.heartbeat)),
     }
 }
 
 /// Holds for at most `wait`; gives the connection back when the request has not ended by then.
-pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client) -> Result<Response<Body>, Held> {
+pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client) -> Result<Told, Held> {
     let until = Instant::now() + wait;
     loop {
         let turn = client.interim.as_ref().map_or(until, |(_, cadence)| until.min(Instant::now() + *cadence));
@@ -95,8 +104,8 @@ pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client)
     }
 }
 
-fn truthful(asked: &Asked, answer: Option<&Answer>) -> Response<Body> {
-    answer.map_or_else(|| stopping(asked), |answer| answer::respond(asked, answer))
+fn truthful(asked: &Asked, answer: Option<&Answer>) -> Told {
+    answer.map_or_else(|| Told::Stopping(stopping(asked)), |answer| Told::Answer(answer::respond(asked, answer)))
 }
 
 /// The process stops: the request goes on after the restart, and the same call finds it again.

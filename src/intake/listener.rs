@@ -105,8 +105,7 @@ impl Listener {
                 tasks: tasks.clone(),
                 grace,
             };
-            // Boxed, as the task's wrapper would otherwise hold the state twice.
-            tasks.spawn("connection", Box::pin(context.serve(stream, tls.clone())));
+            tasks.spawn("handshake", Box::pin(context.serve(stream, tls.clone())));
         }
     }
 }

@@ -26,6 +26,15 @@ pub(crate) struct Marks {
     pub(crate) wait: Option<Duration>,
     /// `Idempotency-Key`, unquoted.
     pub(crate) idempotency_key: Option<String>,
+    /// `x-stainless-retry-count`: how often an SDK has sent this call before (providers.md, section 6.1).
+    pub(crate) attempt: u32,
+}
+
+impl Marks {
+    /// Whether the caller stays on the line.
+    pub(crate) const fn waits(&self) -> bool {
+        !self.respond_async || self.wait.is_some()
+    }
 }
 
 /// The longest `Prefer: wait` (contract, section 6).
@@ -52,6 +61,7 @@ pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> 
         respond_async,
         wait,
         idempotency_key: single(headers, "idempotency-key")?.map(idempotency_key).transpose()?,
+        attempt: attempt(headers),
     })
 }
 
@@ -120,6 +130,12 @@ fn idempotency_key(value: &str) -> Result<String, ApiError> {
     }
 }
 
+/// Not a header of ours: what cannot be read counts as a first attempt.
+fn attempt(headers: &HeaderMap) -> u32 {
+    let count = headers.get("x-stainless-retry-count").and_then(|value| value.to_str().ok());
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 /// RFC 7240: several lines are one list, names ignore case, values may be quoted, the first occurrence wins, what is
 /// unknown or malformed is ignored.
 fn prefer(headers: &HeaderMap) -> (bool, Option<Duration>) {
@@ -166,6 +182,7 @@ mod tests {
             ("prefer", "return=minimal, Respond-Async"),
             ("prefer", "wait=\"10\", wait=99"),
             ("idempotency-key", "\"abc\""),
+            ("x-stainless-retry-count", "2"),
         ])
         .unwrap();
         let expected = Marks {
@@ -176,6 +193,7 @@ mod tests {
             respond_async: true,
             wait: Some(Duration::from_secs(10)),
             idempotency_key: Some("abc".to_owned()),
+            attempt: 2,
         };
         assert_eq!(read, expected);
         assert_eq!(marks(&[]).unwrap(), Marks::default());

@@ -4,6 +4,7 @@
 //! (`passthrough`), or one of nightbus's own routes (`results`). Nothing here knows a provider's batch API.
 
 mod answer;
+mod attach;
 mod call_body;
 mod caller;
 mod classify;

@@ -16,7 +16,8 @@ use crate::engine::object::RequestObject;
 use crate::intake::answer::{self, Asked};
 use crate::intake::client::Client;
 use crate::intake::defer::{Desk, pending, unavailable};
-use crate::intake::hold::{self, Held};
+use crate::intake::delivery::{self, Delivery};
+use crate::intake::hold::{self, Held, Told};
 use crate::intake::respond::json_response;
 use crate::store::{ListFilter, RequestRecord, StoredResult};
 use crate::wire::api_error::ApiError;
@@ -91,8 +92,11 @@ impl Desk {
         let waiter = wait.and_then(|_| id.parse().ok()).map(|id| self.engine.waiters().register(id));
         let StoredResult { record, body } = self.own_record(id, caller).await?;
         let asked = Asked::of(&record);
+        // Who fetches the answer here need not call again for it.
+        let delivery =
+            Delivery { attachment: self.engine.orphans().join(asked.id), connection: client.connection.clone() };
         if let Some(answer) = answer::stored(&record, body) {
-            return Ok(answer::respond(&asked, &answer));
+            return Ok(delivery::track(answer::respond(&asked, &answer), delivery));
         }
         let (Some(waiter), Some(wait)) = (waiter, wait) else {
             return Ok(pending(&record, self.config.retention));
@@ -100,7 +104,8 @@ impl Desk {
         let stop = self.tasks.stop_token().clone();
         let held = Held::new(asked, waiter, stop, self.engine.telemetry().clone());
         let mut response = match hold::for_at_most(held, wait, &client).await {
-            Ok(answered) => answered,
+            Ok(Told::Answer(response)) => delivery::track(response, delivery),
+            Ok(Told::Stopping(response)) => response,
             Err(held) => {
                 drop(held);
                 let record = self.own_record(id, caller).await?.record;

@@ -185,7 +185,7 @@ impl Intake {
         let accepted = Box::pin(self.desk.accept(&deferral)).await;
         drop(deferral);
         match accepted {
-            Ok(accepted) => Ok(Ok(accepted.answer(&self.desk, &call.marks, call.client.clone()).await)),
+            Ok(accepted) => Ok(Ok(accepted.answer(&self.desk, &call.marks, &call.client).await)),
             Err(NotDeferred::Live(reason)) => Ok(Err(reason)),
             Err(NotDeferred::Refused(error)) => Err(error),
         }

@@ -71,7 +71,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         let (now, _later) = rest.split_at(rest.len().min(buf.remaining()));
         buf.put_slice(now);
         this.ahead.start += now.len();
-        Poll::Ready(Ok(()))
+        // In the same read as much as there is: after a first read of a few bytes hyper would take a buffer of
+        // twice the size and keep it as long as the connection lives.
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -137,5 +142,16 @@ mod tests {
         for (parts, protocol) in cases {
             assert_eq!(sniffed(parts).await, (protocol, parts.concat()));
         }
+    }
+
+    #[tokio::test]
+    async fn the_first_read_gets_all_there_is_not_only_what_was_read_ahead() {
+        let request = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n";
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(request).await.unwrap();
+        let (_protocol, mut io) = protocol_of(server).await.unwrap();
+        let mut buffer = [0; 1024];
+        assert_eq!(io.read(&mut buffer).await.unwrap(), request.len());
+        assert_eq!(&buffer[..request.len()], request);
     }
 }

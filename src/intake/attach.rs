@@ -1,0 +1,68 @@
+//! Whether a deferred call is a new request or one that is already there (contract, section 5): the same idempotency
+//! key, or an equal call that nobody waits for any more.
+
+use crate::domain::ids::RequestId;
+use crate::domain::lane::Fingerprint;
+use crate::engine::keys::Reservation;
+use crate::engine::orphans::Attachment;
+use crate::intake::defer::{Desk, unavailable};
+use crate::wire::api_error::ApiError;
+
+/// What a call is attached to.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nothing: a new request, under this id. The reservation is held until it is durable.
+    New(RequestId, Option<Reservation>),
+    /// A request that is there already, or is being stored right now.
+    Existing(Attachment),
+}
+
+/// How a call can be recognised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    /// Hash of credential, endpoint and body.
+    pub(crate) body: Fingerprint,
+    /// Hash of credential and `Idempotency-Key`.
+    pub(crate) key: Option<Fingerprint>,
+    /// `x-stainless-retry-count`
+    pub(crate) attempt: u32,
+}
+
+impl Identity {
+    /// Under what the request is kept among those whose answer is owed: calls without a key never find one that has a key.
+    pub(crate) const fn owed_as(&self) -> Fingerprint {
+        match self.key {
+            Some(key) => key,
+            None => self.body,
+        }
+    }
+}
+
+impl Desk {
+    /// Finds the request that this call is about.
+    pub(crate) async fn find(&self, identity: &Identity) -> Result<Found, ApiError> {
+        let id = self.engine.new_request_id();
+        let Some(key) = identity.key else {
+            let adopted = self.engine.orphans().adopt(identity.body, identity.attempt);
+            return Ok(adopted.map_or(Found::New(id, None), Found::Existing));
+        };
+        let reservation = match self.engine.keys().reserve(key, id, identity.body) {
+            Ok(reservation) => reservation,
+            Err((holder, body)) => return self.same(holder, body, identity),
+        };
+        match self.engine.store().find_idempotent(key).await.map_err(|error| unavailable(&error))? {
+            Some(record) => self.same(record.request.id, record.request.body_hash, identity),
+            None => Ok(Found::New(id, Some(reservation))),
+        }
+    }
+
+    fn same(&self, id: RequestId, body: Fingerprint, identity: &Identity) -> Result<Found, ApiError> {
+        if body == identity.body {
+            return Ok(Found::Existing(self.engine.orphans().join(id)));
+        }
+        Err(ApiError::idempotency_mismatch(format!(
+            "this Idempotency-Key was used for another body (request {id}): use a new key for a new call"
+        ))
+        .about("idempotency-key"))
+    }
+}
