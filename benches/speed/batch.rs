@@ -68,7 +68,10 @@ pub(crate) async fn harvest(plan: &Plan) -> Outcome<Vec<Row>> {
     let grown = (nightbus.peak_kib()? - before) / 1_024.0;
     let megabytes = provider.output_bytes() / 1_000_000;
     let (batches, _) = provider.batches();
-    let note = format!("{megabytes} MB of output, {batches} batches, durable after {} s", shown((durable - seen).as_secs_f64()));
+    let note = format!(
+        "{megabytes} MB of output, {batches} batches, durable after {} s",
+        shown((durable - seen).as_secs_f64())
+    );
     Ok(vec![
         Row::new(
             "harvest",

@@ -111,14 +111,20 @@ pub(crate) fn stream(plan: &Plan) -> Outcome<Vec<Row>> {
         all.each_ref().map(|rounds| median(&rounds.iter().map(|one| quantile(&one.times, share)).collect::<Vec<_>>()))
     };
     let ([direct, ours, theirs], [direct99, ours99, theirs99]) = (at(0.5), at(0.99));
-    let [held_direct, held, held_nginx] = all.each_ref().map(|rounds| rounds.iter().map(|one| one.held_back).sum::<usize>());
+    let [held_direct, held, held_nginx] =
+        all.each_ref().map(|rounds| rounds.iter().map(|one| one.held_back).sum::<usize>());
     Ok(vec![
         Row::new(
             "stream",
             "stream, added per chunk at p50, x nginx's",
             (Goal::AtMost(1.6), ""),
             (ours - direct) / (theirs - direct),
-            format!("p50 direct {}, nightbus {}, nginx {} us; {STREAMS} streams", shown(direct), shown(ours), shown(theirs)),
+            format!(
+                "p50 direct {}, nightbus {}, nginx {} us; {STREAMS} streams",
+                shown(direct),
+                shown(ours),
+                shown(theirs)
+            ),
         ),
         Row::new(
             "stream",
@@ -152,7 +158,12 @@ pub(crate) async fn memory(plan: &Plan) -> Outcome<Vec<Row>> {
             "resident memory, growth from 100,000 to 1 million calls",
             (Goal::AtMost(0.25), "MiB"),
             (many - few) / 1_024.0,
-            format!("{} MiB after 100,000, {} MiB after {}", shown(few / 1_024.0), shown(many / 1_024.0), plan.many_calls),
+            format!(
+                "{} MiB after 100,000, {} MiB after {}",
+                shown(few / 1_024.0),
+                shown(many / 1_024.0),
+                plan.many_calls
+            ),
         ),
     ])
 }
@@ -164,4 +175,3 @@ async fn after_calls(server: &Server, bodies: &Arc<Bodies>, calls: usize) -> Out
     }
     server.resident_kib()
 }
-

@@ -77,7 +77,12 @@ pub(crate) async fn closed_loop(
 
 /// Latencies in microseconds at a fixed rate, whatever the answers take: threads with one connection each, which take
 /// turns. Timed by blocking calls, without a runtime's timer in between.
-pub(crate) fn fixed_rate(address: SocketAddr, per_second: u32, duration: Duration, bodies: &Arc<Bodies>) -> Outcome<Vec<f64>> {
+pub(crate) fn fixed_rate(
+    address: SocketAddr,
+    per_second: u32,
+    duration: Duration,
+    bodies: &Arc<Bodies>,
+) -> Outcome<Vec<f64>> {
     const THREADS: u32 = 8;
     let interval = Duration::from_secs(u64::from(THREADS)) / per_second;
     let begin = Instant::now() + Duration::from_millis(50);
@@ -160,7 +165,9 @@ fn receive(address: SocketAddr, duration: Duration) -> Outcome<Chunks> {
         let data = buffer.get(..read).unwrap_or_default();
         for at in memchr::memmem::find_iter(data, TIME_MARK) {
             let digits = data.get(at + TIME_MARK.len()..).and_then(|rest| rest.get(..20)).unwrap_or_default();
-            let Some(sent) = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()) else { continue };
+            let Some(sent) = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()) else {
+                continue;
+            };
             // The first chunk comes with the head and the way upstream.
             if std::mem::take(&mut first) {
                 continue;

@@ -89,7 +89,7 @@ fn plan(arguments: &[String]) -> Outcome<Plan> {
     };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().cloned().ok_or(format!("{argument} needs a value"));
+        let mut value = || arguments.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--only" => plan.only = Some(value()?),
             "--json" => plan.json = true,

@@ -1,7 +1,5 @@
 //! What every part of the program shares: the error type, medians, numbers as `f64`.
 
-use std::time::Duration;
-
 /// A measurement that cannot be taken ends its row with any error.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -23,4 +21,3 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
 pub(crate) fn float(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::MAX, f64::from)
 }
-

@@ -104,7 +104,8 @@ impl Row {
 
 /// The table for people.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let mut table = "| what | goal | must | measured | verdict | figures |\n| --- | --- | --- | --- | --- | --- |".to_owned();
+    let mut table =
+        "| what | goal | must | measured | verdict | figures |\n| --- | --- | --- | --- | --- | --- |".to_owned();
     for row in rows {
         table.push('\n');
         table.push_str(&row.markdown());
