@@ -170,7 +170,8 @@ impl Desk {
         }
     }
 
-    fn has_room(&self, marks: &Marks) -> Result<(), ApiError> {
+    /// Whether one more deferral can be taken.
+    pub(crate) fn has_room(&self, marks: &Marks) -> Result<(), ApiError> {
         let limits = &self.config.limits;
         if self.engine.is_draining() {
             return Err(ApiError::shutting_down("nightbus is stopping: send the call again after the restart"));

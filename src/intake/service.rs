@@ -159,6 +159,10 @@ impl Intake {
             let reason = marked.then_some("endpoint-not-batchable");
             return Ok(Answered::Now(self.live(request.map(body_of), &call, reason).await));
         };
+        if call.marks.defer.unwrap_or(call.batch) && classify::is_on(&self.desk.config) && capable(&endpoint) {
+            // A call that would be refused anyway is refused before its body is read.
+            self.desk.has_room(&call.marks)?;
+        }
         let (parts, incoming) = request.into_parts();
         let body = match call_body::read(incoming, self.desk.config.limits.max_body_bytes).await? {
             CallBody::Whole(body) => body,
