@@ -42,10 +42,14 @@ pub(crate) async fn drop_orphans(engine: Engine) {
         for id in engine.context.orphans.alone_for(grace) {
             match engine.cancel_request(id, None).await {
                 Ok(CancelOutcome::Cancelled | CancelOutcome::NotFound) => engine.context.orphans.forget(id),
-                Ok(CancelOutcome::AlreadySubmitted | CancelOutcome::AlreadyEnded) => {}
-                Err(error) => engine.context.telemetry.store_failed(&error),
+                Ok(CancelOutcome::AlreadySubmitted | CancelOutcome::AlreadyEnded) => engine.context.orphans.keep(id),
+                Err(error) => {
+                    engine.context.telemetry.store_failed(&error);
+                    break;
+                }
             }
         }
+        engine.context.orphans.forget_alone_for(engine.context.retention);
     }
 }
 

@@ -39,6 +39,8 @@ struct Owed {
     alone_since: Option<Instant>,
     /// It may not be in the store yet.
     is_new: bool,
+    /// It is submitted or has ended: nothing to withdraw, its answer is kept.
+    kept: bool,
 }
 
 /// One call's claim on the answer. Dropped without [`Attachment::delivered`], the request is an orphan again.
@@ -58,13 +60,13 @@ impl Orphans {
 
     /// A new request with its first waiter.
     pub fn attach_new(&self, id: RequestId, body: Fingerprint, attempt: u32) -> Attachment {
-        self.insert(id, body, Owed { id, waiters: 1, attempt, alone_since: None, is_new: true });
+        self.insert(id, body, Owed { id, waiters: 1, attempt, alone_since: None, is_new: true, kept: false });
         self.attachment(id)
     }
 
     /// A request of an earlier run: nobody waits for it.
     pub(crate) fn add_alone(&self, id: RequestId, body: Fingerprint) {
-        self.insert(id, body, Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()), is_new: false });
+        self.insert(id, body, Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()), is_new: false, kept: false });
     }
 
     fn insert(&self, id: RequestId, body: Fingerprint, owed: Owed) {
@@ -117,16 +119,35 @@ impl Orphans {
         self.inner.lock().remove(id);
     }
 
-    /// Those that nobody has waited for since `grace` or longer.
+    /// Those that nobody has waited for since `grace` or longer, and that may still be queued.
     pub(crate) fn alone_for(&self, grace: Duration) -> Vec<RequestId> {
+        self.select(|owed| !owed.kept && owed.alone_since.is_some_and(|since| since.elapsed() >= grace))
+    }
+
+    /// It is submitted or has ended: it is not asked about again, unless it comes back to the queue.
+    pub(crate) fn keep(&self, id: RequestId) {
+        if let Some(owed) = self.inner.lock().owed(id) {
+            owed.kept = true;
+        }
+    }
+
+    /// It is queued again.
+    pub(crate) fn requeued(&self, id: RequestId) {
+        if let Some(owed) = self.inner.lock().owed(id) {
+            owed.kept = false;
+        }
+    }
+
+    /// Nobody came for them while the store kept their answers.
+    pub(crate) fn forget_alone_for(&self, retention: Duration) {
+        for id in self.select(|owed| owed.alone_since.is_some_and(|since| since.elapsed() >= retention)) {
+            self.forget(id);
+        }
+    }
+
+    fn select(&self, wanted: impl Fn(&Owed) -> bool) -> Vec<RequestId> {
         let inner = self.inner.lock();
-        inner
-            .by_body
-            .values()
-            .flatten()
-            .filter(|owed| owed.alone_since.is_some_and(|since| since.elapsed() >= grace))
-            .map(|owed| owed.id)
-            .collect()
+        inner.by_body.values().flatten().filter(|owed| wanted(owed)).map(|owed| owed.id).collect()
     }
 
     fn attachment(&self, id: RequestId) -> Attachment {
@@ -267,7 +288,11 @@ mod tests {
         assert!(desk.orphans.alone_for(Duration::from_secs(60)).is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
-        desk.orphans.forget(id);
+        desk.orphans.keep(id);
+        assert!(desk.orphans.alone_for(Duration::from_secs(60)).is_empty(), "a submitted orphan is not asked about again");
+        desk.orphans.requeued(id);
+        assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
+        desk.orphans.forget_alone_for(Duration::from_secs(60));
         assert!(desk.orphans.alone_for(Duration::ZERO).is_empty());
         drop(kept);
     }

@@ -93,6 +93,7 @@ pub(crate) fn give_back(
     requests: Vec<Queued>,
     hold_back: Option<(Duration, String)>,
 ) {
+    requests.iter().for_each(|request| context.orphans.requeued(request.id));
     let count = u64::try_from(requests.len()).unwrap_or(0);
     context.queued.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
     context.tell(Message::Returned { lane: Arc::clone(lane), requests, hold_back });
