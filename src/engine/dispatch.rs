@@ -28,8 +28,8 @@ pub(crate) enum Message {
     Flush(Option<Fingerprint>, oneshot::Sender<FlushReport>),
     /// An open batch was found at start.
     Resumed { lane: Arc<LaneKey>, tokens: u64 },
-    /// A batch ended.
-    Ended { lane: Arc<LaneKey>, tokens: u64 },
+    /// A batch ended. `made_room`: it had been in the provider's queue, which has room for another now.
+    Ended { lane: Arc<LaneKey>, tokens: u64, made_room: bool },
 }
 
 #[derive(Debug, Default)]
@@ -121,12 +121,14 @@ impl Dispatcher {
                 lane.open_batches += 1;
                 lane.tokens_in_flight += tokens;
             }
-            Message::Ended { lane, tokens } => {
+            Message::Ended { lane, tokens, made_room } => {
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.open_batches = lane.open_batches.saturating_sub(1);
                     lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(tokens);
-                    // Room in the provider's queue: try at once.
-                    lane.held_back = None;
+                    // Try at once. A batch that was refused must not end the wait that its refusal began.
+                    if made_room {
+                        lane.held_back = None;
+                    }
                 }
             }
         }

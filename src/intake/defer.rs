@@ -297,7 +297,11 @@ impl Accepted {
         let Self { asked, pending, waiter, attachment, answer } = self;
         let told = match (answer, waiter) {
             (Some(answer), _) => Told::Answer(answer::respond(&asked, &answer)),
-            (None, Some(waiter)) => wait(desk, asked, waiter, marks, client).await,
+            (None, Some(waiter)) => {
+                // Not kept for hours.
+                drop(pending);
+                Box::pin(wait(desk, asked, waiter, marks, client)).await
+            }
             (None, None) => Told::Answer(accepted(pending, asked, desk, None).await),
         };
         match (told, attachment) {
