@@ -40,7 +40,10 @@ pub(crate) async fn drop_orphans(engine: Engine) {
     let interval = (grace / 10).clamp(Duration::from_millis(100), Duration::from_secs(10));
     while engine.context.sleep(interval).await {
         for id in engine.context.orphans.alone_for(grace) {
-            match engine.cancel_request(id, None).await {
+            if !engine.context.orphans.claim(id) {
+                continue;
+            }
+            match engine.abandon(id).await {
                 Ok(CancelOutcome::Cancelled | CancelOutcome::NotFound) => engine.context.orphans.forget(id),
                 Ok(CancelOutcome::AlreadySubmitted | CancelOutcome::AlreadyEnded) => engine.context.orphans.keep(id),
                 Err(error) => {

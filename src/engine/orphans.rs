@@ -41,6 +41,8 @@ struct Owed {
     is_new: bool,
     /// It is submitted or has ended: nothing to withdraw, its answer is kept.
     kept: bool,
+    /// It is being withdrawn: nobody can adopt it any more.
+    withdrawn: bool,
 }
 
 /// One call's claim on the answer. Dropped without [`Attachment::delivered`], the request is an orphan again.
@@ -60,7 +62,11 @@ impl Orphans {
 
     /// A new request with its first waiter.
     pub fn attach_new(&self, id: RequestId, body: Fingerprint, attempt: u32) -> Attachment {
-        self.insert(id, body, Owed { id, waiters: 1, attempt, alone_since: None, is_new: true, kept: false });
+        self.insert(
+            id,
+            body,
+            Owed { id, waiters: 1, attempt, alone_since: None, is_new: true, kept: false, withdrawn: false },
+        );
         self.attachment(id)
     }
 
@@ -69,7 +75,15 @@ impl Orphans {
         self.insert(
             id,
             body,
-            Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()), is_new: false, kept: false },
+            Owed {
+                id,
+                waiters: 0,
+                attempt: 0,
+                alone_since: Some(Instant::now()),
+                is_new: false,
+                kept: false,
+                withdrawn: false,
+            },
         );
     }
 
@@ -86,8 +100,8 @@ impl Orphans {
         let owed = inner.by_body.get_mut(&body)?;
         let at = owed
             .iter()
-            .position(|owed| owed.waiters == 0)
-            .or_else(|| owed.iter().position(|owed| owed.attempt < attempt))?;
+            .position(|owed| owed.waiters == 0 && !owed.withdrawn)
+            .or_else(|| owed.iter().position(|owed| owed.attempt < attempt && !owed.withdrawn))?;
         let owed = owed.get_mut(at)?;
         owed.waiters += 1;
         owed.attempt = owed.attempt.max(attempt);
@@ -128,10 +142,21 @@ impl Orphans {
         self.select(|owed| !owed.kept && owed.alone_since.is_some_and(|since| since.elapsed() >= grace))
     }
 
+    /// Takes an orphan out of everybody's reach before it is withdrawn; `false`: somebody came for it meanwhile.
+    pub(crate) fn claim(&self, id: RequestId) -> bool {
+        let mut inner = self.inner.lock();
+        let alone = inner.owed(id).filter(|owed| owed.waiters == 0 && owed.alone_since.is_some());
+        alone.is_some_and(|owed| {
+            owed.withdrawn = true;
+            true
+        })
+    }
+
     /// It is submitted or has ended: it is not asked about again, unless it comes back to the queue.
     pub(crate) fn keep(&self, id: RequestId) {
         if let Some(owed) = self.inner.lock().owed(id) {
             owed.kept = true;
+            owed.withdrawn = false;
         }
     }
 
@@ -298,6 +323,11 @@ mod tests {
             "a submitted orphan is not asked about again"
         );
         desk.orphans.requeued(id);
+        let adopted = desk.orphans.adopt(BODY, 0).unwrap();
+        assert!(!desk.orphans.claim(id), "somebody waits for it again");
+        drop(adopted);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(desk.orphans.claim(id) && desk.orphans.adopt(BODY, 0).is_none(), "it is being withdrawn");
         assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
         desk.orphans.forget_alone_for(Duration::from_secs(60));
         assert!(desk.orphans.alone_for(Duration::ZERO).is_empty());

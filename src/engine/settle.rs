@@ -244,7 +244,8 @@ async fn requeue(
     hold_back: Option<(Duration, String)>,
 ) -> Result<usize, StepError> {
     let ids = records.iter().map(|record| record.request.id).collect();
-    let requeued = context.store.requeue(batch.id, ids).await?;
+    let counts = !NO_ATTEMPT.contains(&why);
+    let requeued = context.store.requeue(batch.id, ids, counts).await?;
     crate::crash::point("requeued");
     let by_id: HashMap<RequestId, &RequestRecord> = records.iter().map(|record| (record.request.id, record)).collect();
     let queued: Vec<Queued> = requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(record)).collect();
@@ -255,6 +256,9 @@ async fn requeue(
     }
     Ok(count)
 }
+
+/// Reasons for which a line had no chance to run: they take nothing from its attempts.
+const NO_ATTEMPT: [&str; 2] = ["token_limit_exceeded", "another_line_was_refused"];
 
 /// A stored request as the dispatcher holds it.
 pub(crate) fn queued_of(record: &RequestRecord) -> Queued {

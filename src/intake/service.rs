@@ -161,7 +161,7 @@ impl Intake {
         };
         if call.marks.defer.unwrap_or(call.batch) && classify::is_on(&self.desk.config) && capable(&endpoint) {
             // A call that would be refused anyway is refused before its body is read.
-            self.desk.has_room(&call.marks)?;
+            self.desk.may_wait(&call.marks)?;
         }
         let (parts, incoming) = request.into_parts();
         let body = match call_body::read(incoming, self.desk.config.limits.max_body_bytes).await? {
