@@ -66,7 +66,11 @@ impl Orphans {
 
     /// A request of an earlier run: nobody waits for it.
     pub(crate) fn add_alone(&self, id: RequestId, body: Fingerprint) {
-        self.insert(id, body, Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()), is_new: false, kept: false });
+        self.insert(
+            id,
+            body,
+            Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()), is_new: false, kept: false },
+        );
     }
 
     fn insert(&self, id: RequestId, body: Fingerprint, owed: Owed) {
@@ -289,7 +293,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
         desk.orphans.keep(id);
-        assert!(desk.orphans.alone_for(Duration::from_secs(60)).is_empty(), "a submitted orphan is not asked about again");
+        assert!(
+            desk.orphans.alone_for(Duration::from_secs(60)).is_empty(),
+            "a submitted orphan is not asked about again"
+        );
         desk.orphans.requeued(id);
         assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
         desk.orphans.forget_alone_for(Duration::from_secs(60));
