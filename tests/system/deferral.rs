@@ -330,3 +330,52 @@ async fn input_files_are_deleted_once_their_results_are_durable_and_carry_an_exp
     assert!(create["metadata"]["nightbus_batch"].as_str().unwrap().starts_with("bat_"), "{create}");
     proxy.stop().await;
 }
+
+const SHORT_HOLD: &str = "[hold]\ncommit_after = \"100ms\"\nheartbeat = \"1s\"";
+
+#[tokio::test]
+async fn a_long_hold_begins_its_answer_with_white_space_that_json_allows() {
+    let provider = Provider::quick().await;
+    provider.batch_seconds(2.5).await;
+    let proxy = Proxy::with(&provider, SHORT_HOLD).await;
+    let reply = proxy.client.held(CHAT, &chat("probe-long")).await;
+    assert!(reply.text().contains("probe-long"));
+    let blanks = reply.body.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    assert!(blanks >= 2, "signs of life: {blanks}");
+    assert_eq!(reply.header("content-type"), "application/json");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_after_a_long_hold_breaks_off_and_the_result_route_knows_its_status() {
+    let provider = Provider::quick().await;
+    provider.batch_seconds(1.0).await;
+    let proxy = Proxy::with(&provider, SHORT_HOLD).await;
+    let client = &proxy.client;
+    let body = chat("fail-400 probe-broken").to_string();
+    let broken = client.send(http::Method::POST, CHAT, &[DEFER], body).await;
+    assert!(broken.is_err(), "never a success: {broken:?}");
+    let list = client.get("/nightbus/v1/requests").await.json();
+    assert_eq!((&list["data"][0]["state"], &list["data"][0]["status_code"]), (&json!("completed"), &json!(400)));
+    let result = client.result(list["data"][0]["id"].as_str().unwrap()).await;
+    assert_eq!(result.status, 400);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_left_the_line_finds_the_answer_by_its_id() {
+    let provider = Provider::quick().await;
+    let proxy = Proxy::over(&provider).await;
+    let client = &proxy.client;
+    let body = chat("probe-left");
+    let left = tokio::time::timeout(std::time::Duration::from_millis(30), client.held(CHAT, &body)).await;
+    assert!(left.is_err(), "the client gave up");
+    let id = eventually("the request is there although its caller is gone", || async {
+        let list = client.get("/nightbus/v1/requests").await.json();
+        list["data"][0]["id"].as_str().map(ToOwned::to_owned)
+    })
+    .await;
+    assert!(client.result(&id).await.text().contains("probe-left"));
+    assert_eq!(provider.executions_of("probe-left").await, 1);
+    proxy.stop().await;
+}

@@ -9,10 +9,10 @@ use super::common::client::{ASYNC, CHAT, DEFER, chat, eventually};
 use super::common::process::{Home, peak_memory};
 use super::common::provider::Provider;
 
-/// 2,048 lines of 32 KB: 64 MiB, a third of the provider's largest file. The build with debug assertions takes long
+/// 1,024 lines of 64 KB: 64 MiB, a third of the provider's largest file. The build with debug assertions takes long
 /// for the whole of it, and what is not a stream shows here as well.
-const LINES: usize = 2_048;
-const LINE_BYTES: usize = 32 * 1024;
+const LINES: usize = 1_024;
+const LINE_BYTES: usize = 64 * 1024;
 
 #[tokio::test]
 async fn a_large_input_file_is_written_as_a_stream() {
