@@ -167,11 +167,9 @@ impl Orphans {
         }
     }
 
-    /// Nobody came for them while the store kept their answers.
-    pub(crate) fn forget_alone_for(&self, retention: Duration) {
-        for id in self.select(|owed| owed.alone_since.is_some_and(|since| since.elapsed() >= retention)) {
-            self.forget(id);
-        }
+    /// Those that nobody has waited for since `retention` or longer: the store may have deleted them.
+    pub(crate) fn perhaps_expired(&self, retention: Duration) -> Vec<RequestId> {
+        self.select(|owed| owed.alone_since.is_some_and(|since| since.elapsed() >= retention))
     }
 
     fn select(&self, wanted: impl Fn(&Owed) -> bool) -> Vec<RequestId> {
@@ -329,7 +327,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         assert!(desk.orphans.claim(id) && desk.orphans.adopt(BODY, 0).is_none(), "it is being withdrawn");
         assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
-        desk.orphans.forget_alone_for(Duration::from_secs(60));
+        assert_eq!(desk.orphans.perhaps_expired(Duration::from_secs(60)), [id]);
         assert!(desk.orphans.alone_for(Duration::ZERO).is_empty());
         drop(kept);
     }

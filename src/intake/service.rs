@@ -23,6 +23,7 @@ use crate::intake::respond::error_response;
 use crate::intake::results::OwnCall;
 use crate::intake::route::{Route, deferrable_endpoint, path_of, route};
 use crate::upstream::client::UpstreamClient;
+use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
 use crate::wire::openai::edit;
 use crate::wire::openai::peek::without_batch_suffix;
@@ -242,7 +243,16 @@ impl Intake {
                 && self.classify(request.headers(), request.uri(), call, None).0 == Mark::Defer)
     }
 
-    async fn live(&self, request: Request<Body>, call: &ApiCall<'_>, reason: Option<&'static str>) -> Response<Body> {
+    async fn live(
+        &self,
+        mut request: Request<Body>,
+        call: &ApiCall<'_>,
+        reason: Option<&'static str>,
+    ) -> Response<Body> {
+        if reason.is_some() {
+            // The call was meant for nightbus; on an unmarked one these headers are the provider's.
+            headers::remove_consumed(request.headers_mut());
+        }
         let target = Target {
             provider: call.provider,
             path_and_query: call.rest,
