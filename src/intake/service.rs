@@ -121,7 +121,7 @@ impl Intake {
                 path_of(&path)
             )));
         }
-        let caller = caller::identify(&desk.config, &**desk.engine.store(), request.headers())?;
+        let caller = caller::identify(&desk.config, request.headers())?;
         let marks = marks::read(request.headers(), desk.engine.clock().now())?;
         let hold = &desk.config.hold;
         let client = Client::of(request.headers(), request.version(), info.interim.as_ref(), hold);
@@ -140,12 +140,15 @@ impl Intake {
                     method: request.method(),
                     path: path_only,
                     query,
-                    caller: caller.fingerprint,
+                    caller: caller.fingerprint(&**desk.engine.store(), request.headers()),
                     wait: marks.wait,
                 };
                 desk.own_route(&call, client).await.map(Answered::Now)
             }
-            Route::DeferredCompletion(id) => desk.deferred_completion(id, caller.fingerprint).await.map(Answered::Now),
+            Route::DeferredCompletion(id) => {
+                let caller = caller.fingerprint(&**desk.engine.store(), request.headers());
+                desk.deferred_completion(id, caller).await.map(Answered::Now)
+            }
             Route::Unknown => Err(ApiError::not_found("no such route")),
         }
     }
@@ -207,7 +210,7 @@ impl Intake {
         let deferral = Deferral {
             provider: call.provider,
             endpoint,
-            caller: call.caller.clone(),
+            caller: call.caller.fingerprint(&**self.desk.engine.store(), headers),
             marks: call.marks.clone(),
             headers,
             body: body.clone(),

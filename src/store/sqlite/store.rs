@@ -118,6 +118,11 @@ impl Store for SqliteStore {
         Box::pin(self.read(move |connection| reads::request(connection, &lanes, id)))
     }
 
+    fn records(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<RequestRecord>> {
+        let lanes = Arc::clone(&self.lanes);
+        Box::pin(self.read(move |connection| reads::records(connection, &lanes, &ids)))
+    }
+
     fn find_idempotent(&self, key: Fingerprint) -> StoreFuture<'_, Option<RequestRecord>> {
         let lanes = Arc::clone(&self.lanes);
         Box::pin(self.read(move |connection| reads::find_idempotent(connection, &lanes, key)))
