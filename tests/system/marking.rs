@@ -229,7 +229,7 @@ async fn a_deep_or_odd_body_does_not_fail_the_batch_of_others() {
     let deep = format!("{{\"model\":\"gpt-6-luna\",\"messages\":{}{}}}", "[".repeat(2_000), "]".repeat(2_000));
     let wrong = json!({"model": "gpt-6-luna", "messages": "text"}).to_string();
     let duplicate = r#"{"model":"gpt-6-luna","model":"gpt-5.6-luna","messages":[{"role":"user","content":"x"}]}"#;
-    let escaped = r#"{"mod\u0065l":"gpt-6-luna","messages":[{"role":"user","content":"probe-escaped"}]}"#;
+    let escaped = r#"{"mod\u0065l":"gpt-6-luna:batch","str\u0065am":false,"messages":[{"role":"user","content":"probe-escaped"}]}"#;
     let good = chat("probe-good");
     let (good, deep, wrong, duplicate, escaped) = tokio::join!(
         client.held(CHAT, &good),
