@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, ORIGIN, USER_AGENT};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{HeaderValue, ORIGIN, USER_AGENT};
+use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
@@ -15,6 +15,7 @@ use crate::intake::call_body::{self, CallBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
 use crate::intake::client::Client;
+use crate::intake::cors;
 use crate::intake::defer::{Accepted, Deferral, Desk, NotDeferred};
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::marks::{self, Marks};
@@ -72,8 +73,9 @@ impl Intake {
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
     pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
         let origin = request.headers().get(ORIGIN).cloned();
-        let result = match self.guard(request.headers()) {
-            Ok(()) if origin.is_some() && is_preflight(&request) => Ok(Answered::Now(preflight(request.headers()))),
+        let pages = &self.desk.config.cors.allow_origins;
+        let result = match cors::guard(pages, request.headers()) {
+            Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
             Ok(()) => Box::pin(self.route(request, &info)).await,
             Err(error) => Err(error),
         };
@@ -88,25 +90,8 @@ impl Intake {
                 error_response(&error)
             }
         };
-        if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
-            response.headers_mut().insert(HeaderName::from_static("access-control-allow-origin"), origin);
-            response.headers_mut().append(http::header::VARY, HeaderValue::from_static("origin"));
-        }
+        cors::let_read(pages, origin, response.headers_mut());
         response
-    }
-
-    /// A web page must not spend or read anything through a browser (contract, section 2).
-    fn guard(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        match headers.get(ORIGIN) {
-            Some(origin) if !self.allows(origin) => Err(ApiError::forbidden_origin(
-                "calls from web pages are refused: list the page's origin in cors.allow_origins to allow it",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn allows(&self, origin: &HeaderValue) -> bool {
-        self.desk.config.cors.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
     }
 
     async fn route(&self, request: Request<Incoming>, info: &ConnectionInfo) -> Result<Answered, ApiError> {
@@ -273,23 +258,4 @@ fn without_suffix(mut parts: http::request::Parts, body: &Bytes) -> Request<Body
         parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     Request::from_parts(parts, body::full(body))
-}
-
-fn is_preflight<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS && request.headers().contains_key("access-control-request-method")
-}
-
-fn preflight(headers: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let answer = response.headers_mut();
-    for (asked, allowed) in [
-        ("access-control-request-method", "access-control-allow-methods"),
-        ("access-control-request-headers", "access-control-allow-headers"),
-    ] {
-        if let Some(value) = headers.get(asked) {
-            answer.insert(HeaderName::from_static(allowed), value.clone());
-        }
-    }
-    response
 }
