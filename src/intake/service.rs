@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, ORIGIN, USER_AGENT};
+use http::header::{CONTENT_ENCODING, HeaderValue, ORIGIN, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 
@@ -236,6 +236,7 @@ impl Intake {
         let response = passthrough::forward(&self.client, request, target, reason).await;
         self.desk.engine.telemetry().passthrough_finished(&call.provider.name, response.status().as_u16(), reason);
         response
+        refuse_encoded(headers)?;
     }
 }
 
@@ -259,3 +260,13 @@ fn without_suffix(mut parts: http::request::Parts, body: &Bytes) -> Request<Body
     }
     Request::from_parts(parts, body::full(body))
 }
+/// A batch line is plain JSON, and nothing here decompresses what a caller sends.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    let plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+        return Ok(());
+    }
+    let message = "content-encoding: a deferred call cannot be compressed: send it uncompressed, or send it live";
+    Err(ApiError::invalid_request(message).about("content-encoding"))
+}
+

@@ -267,6 +267,25 @@ async fn bodies_that_are_too_large_are_refused_when_deferred_and_pass_when_live(
 }
 
 #[tokio::test]
+async fn a_compressed_call_is_refused_when_deferred_and_passes_when_live() {
+    let provider = Provider::quick().await;
+    let proxy = Proxy::over(&provider).await;
+    let body = chat("probe-packed").to_string();
+    let refused = proxy.client.post(CHAT, &[DEFER, ("content-encoding", "gzip")], body.clone()).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (400, "invalid_request"));
+    assert_eq!(refused.json()["error"]["param"], "content-encoding");
+    assert_eq!(provider.executions_of("probe-packed").await, 0);
+    let plain = proxy.client.post(CHAT, &[DEFER, ("content-encoding", "identity")], body.clone()).await;
+    assert!(plain.text().contains("probe-packed"));
+    // Whether a live call may be compressed is the provider's business.
+    let live = proxy.client.post(CHAT, &[("content-encoding", "zstd")], body).await;
+    assert_ne!(live.json()["error"]["type"], "nightbus_error", "{live:?}");
+    let seen = provider.requests(CHAT).await;
+    assert!(seen.iter().any(|one| one["headers"].to_string().contains("zstd")), "{seen:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_line_larger_than_the_providers_file_is_refused_to_that_caller_alone() {
     let provider = Provider::quick().await;
     let proxy = Proxy::with(&provider, "max_bytes = 2000").await;
