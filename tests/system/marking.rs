@@ -20,6 +20,9 @@ enum Way {
 /// Path, headers, body, and what should become of them.
 type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a Value, Way);
 
+/// Headers and text of a call, and what it is told of its way.
+type Told<'a> = (&'a [(&'a str, &'a str)], &'a str, Option<&'a str>);
+
 /// Sends with `Prefer: respond-async`, so that a deferred call answers at once.
 async fn way_of(client: &Client, path: &str, headers: &[(&str, &str)], body: &Value) -> Way {
     let headers: Vec<_> = headers.iter().copied().chain([ASYNC]).collect();
@@ -263,6 +266,39 @@ async fn bodies_that_are_too_large_are_refused_when_deferred_and_pass_when_live(
     let live = proxy.client.post(CHAT, &[], large.to_string()).await;
     assert_eq!(live.status, 200, "live calls have no such limit");
     assert_eq!(provider.executions_of("probe-large").await, 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_too_large_to_be_deferred_is_refused_if_it_asked_for_it_and_says_why_it_is_live_if_not() {
+    let provider = Provider::quick().await;
+    let rules = "[limits]\nmax_body_bytes = 20000\n[deferral]\n\
+        [[deferral.rules]]\ntag = \"asleep\"\ndefer = false\n\
+        [[deferral.rules]]\nmodel = \"gpt-6-*\"\nuser_agent = \"eval/*\"\ndefer = true\n";
+    let proxy = Proxy::with(&provider, rules).await;
+    let client = &proxy.client;
+    let padding = "x".repeat(30_000);
+    // The model first, as the SDKs send it: the suffix is in the part that was read.
+    let of = |model: &str, text: &str| {
+        format!(
+            r#"{{"model":"{model}","messages":[{{"role":"user","content":"{text}"}},{{"role":"user","content":"{padding}"}}]}}"#
+        )
+    };
+    let asked = client.post(CHAT, &[], of("gpt-6-luna:batch", "x")).await;
+    assert_eq!((asked.status.as_u16(), asked.code().as_str()), (413, "too_large"));
+    let (eval, asleep) = (("user-agent", "eval/1"), ("x-nightbus-tag", "asleep"));
+    let live: [Told<'_>; 5] = [
+        (&[], "x", None),
+        (&[], "a text that ends in :batch", None),
+        (&[eval], "x", Some("too-large")),
+        (&[eval, asleep], "x", None),
+        (&[eval, ("x-nightbus-defer", "false")], "x", None),
+    ];
+    for (headers, text, reason) in live {
+        let reply = client.post(CHAT, headers, of("gpt-6-luna", text)).await;
+        let told = reply.headers.get("x-nightbus-passthrough").map(|value| value.to_str().unwrap());
+        assert_eq!((reply.status.as_u16(), told), (200, reason), "{headers:?} {text}");
+    }
     proxy.stop().await;
 }
 
