@@ -48,15 +48,21 @@ impl Refusal {
         Self { status: 502, code: "batch_failed".to_owned(), message: message.into(), body: None }
     }
 
-    /// The provider refused the upload or the batch itself: its callers get what a live call would have told them.
+    /// The provider refused the upload or the batch itself: its callers get what a live call would have told them. What
+    /// is not JSON (a gateway's page) is not the API's answer and is not passed on as one; only its status is named.
     pub(crate) fn from_provider(error: &ProviderError) -> Self {
         match error {
-            ProviderError::Refused { status, code, message, body, .. } => Self {
-                status: *status,
-                code: code.clone(),
-                message: message.clone(),
-                body: serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok().then(|| body.clone()),
-            },
+            ProviderError::Refused { operation, status, .. } if error.has_no_batch_api() => Self::own(format!(
+                "the provider has no Batch API under its base_url (it answered {status} to the {operation}): send the call live, or take another provider"
+            )),
+            ProviderError::Refused { status, code, message, body, .. }
+                if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
+            {
+                Self { status: *status, code: code.clone(), message: message.clone(), body: Some(body.clone()) }
+            }
+            ProviderError::Refused { operation, status, .. } => Self::own(format!(
+                "the provider refused the {operation} with {status}, without an error that its API knows: send the call live, or ask the provider"
+            )),
             ProviderError::NoAnswer { .. } | ProviderError::Unreadable { .. } => Self::own(error.to_string()),
         }
     }
@@ -318,3 +324,6 @@ pub(crate) async fn failed_validation(
 
 /// Faults that only nightbus itself can have made.
 const OURS: [&str; 5] = ["duplicate_custom_id", "mismatched_model", "invalid_json_line", "invalid_url", "empty_file"];
+
+#[cfg(test)]
+mod tests;

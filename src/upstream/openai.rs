@@ -19,7 +19,9 @@ use crate::domain::ids::BatchId;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::multipart::upload_form;
-use crate::upstream::provider::{BatchProvider, CreateBatch, Credentials, InputFile, ProviderError, ProviderFuture};
+use crate::upstream::provider::{
+    BatchProvider, CreateBatch, Credentials, InputFile, ProviderError, ProviderFuture, UPLOAD,
+};
 use crate::wire::openai::batch::{BatchObject, parse_batch, parse_batch_list, parse_file_id, text_of};
 
 /// A small call and its answer, whole.
@@ -114,14 +116,14 @@ impl OpenAiProvider {
         let bound = UPLOAD_TIMEOUT + Duration::from_secs(file.length / UPLOAD_BYTES_PER_SECOND);
         let boundary = format!("nightbus-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let form = upload_form(file, self.capability.file_expiry_seconds, &boundary);
-        let mut request = self.request("upload", Method::POST, "/files", credentials, form.body)?;
+        let mut request = self.request(UPLOAD, Method::POST, "/files", credentials, form.body)?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(form.length));
         if let Ok(value) = HeaderValue::from_str(&form.content_type) {
             headers.insert(CONTENT_TYPE, value);
         }
-        let body = self.call("upload", request, bound).await?;
-        parse_file_id(&body).map_err(|error| unreadable("upload", &error))
+        let body = self.call(UPLOAD, request, bound).await?;
+        parse_file_id(&body).map_err(|error| unreadable(UPLOAD, &error))
     }
 
     async fn find_batch(

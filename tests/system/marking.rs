@@ -322,6 +322,21 @@ async fn a_compressed_call_is_refused_when_deferred_and_passes_when_live() {
 }
 
 #[tokio::test]
+async fn a_provider_without_a_batch_api_is_an_error_at_once_and_not_an_endless_wait() {
+    let provider = Provider::quick().await;
+    let base_url = format!("{}/nowhere", provider.sim.base_url());
+    let proxy = Proxy::from_toml(&super::common::proxy::toml(&base_url, "store = \"memory\"", "")).await;
+    let reply = proxy.client.held(CHAT, &chat("probe-nowhere")).await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (502, "batch_failed"));
+    let told = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(told.contains("no Batch API") && told.contains("live"), "{told}");
+    let object = proxy.client.get("/nightbus/v1/requests").await.json()["data"][0].clone();
+    assert_eq!((&object["state"], &object["status_code"]), (&json!("failed"), &json!(502)));
+    assert_eq!(object["error"]["message"], told);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_line_larger_than_the_providers_file_is_refused_to_that_caller_alone() {
     let provider = Provider::quick().await;
     let proxy = Proxy::with(&provider, "max_bytes = 2000").await;
