@@ -295,8 +295,9 @@ pub(crate) async fn failed_validation(
         tally.requeued = requeue(context, batch, records, "token_limit_exceeded", Some(wait)).await?;
         return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
     }
+    let numbered = file_lines(batch, &context.store.records(lines.clone()).await?);
     let named: HashMap<RequestId, &BatchFault> =
-        object.errors.iter().filter_map(|fault| Some((*lines.get(fault.line?.checked_sub(1)?)?, fault))).collect();
+        object.errors.iter().filter_map(|fault| Some((*numbered.get(fault.line?.checked_sub(1)?)?, fault))).collect();
     if named.is_empty() {
         let refusal = first.map_or_else(
             || Refusal::own("the provider refused the batch without saying why: try again, or send the call live"),
@@ -320,6 +321,15 @@ pub(crate) async fn failed_validation(
     let records = context.store.records(rest).await?;
     tally.requeued = requeue(context, batch, records, "another_line_was_refused", None).await?;
     end_batch(context, batch, BatchEvent::Fail, tally, message).await
+}
+
+/// The lines of the uploaded file, as the provider numbers them: requests that had ended before were left out of it.
+fn file_lines(batch: &BatchRecord, lines: &[RequestRecord]) -> Vec<RequestId> {
+    let was_left_out = |record: &RequestRecord| {
+        record.state.is_terminal()
+            && record.finished_at.zip(batch.submitted_at).is_some_and(|(finished, submitted)| finished <= submitted)
+    };
+    lines.iter().filter(|record| !was_left_out(record)).map(|record| record.request.id).collect()
 }
 
 /// Faults that only nightbus itself can have made.
