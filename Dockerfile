@@ -31,7 +31,7 @@ USER 65532:65532
 ENV NIGHTBUS_DATA_DIR=/data
 VOLUME /data
 EXPOSE 5050
-# Asks the admin listener's /readyz, inside the container.
+# Asks the admin listener's /healthz, inside the container.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=10s --retries=3 CMD ["/nightbus", "healthcheck"]
 # SIGTERM drains for `shutdown.grace` (10 s); give the container longer than that: docker stop -t 20.
 STOPSIGNAL SIGTERM

@@ -13,6 +13,7 @@ use crate::domain::clock::SystemClock;
 use crate::engine::{Engine, EngineParts};
 use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
 use crate::intake::service::Intake;
+use crate::intake::tls::{Certificate, TlsError};
 use crate::store::observer::CommitObserver;
 use crate::store::{self, SharedStore, StoreError};
 use crate::tasks::Tasks;
@@ -55,7 +56,7 @@ pub enum StartError {
     Upstream(#[from] UpstreamError),
     /// The certificate cannot be used.
     #[error(transparent)]
-    Tls(#[from] crate::intake::tls::TlsError),
+    Tls(#[from] TlsError),
 }
 
 /// Starts everything; when it returns both listeners answer.
@@ -74,7 +75,14 @@ pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
     };
     let main = bind("listen", config.listen).await?;
     let admin_listener = bind("admin_listen", config.admin_listen).await?;
-    let tls = config.tls.as_ref().map(crate::intake::tls::server_config).transpose()?;
+    let tls = match config.tls.as_ref().map(Certificate::load).transpose()? {
+        Some(certificate) => {
+            let server = certificate.server_config()?;
+            tasks.spawn("certificate", certificate.reload_when_changed(tasks.stop_token().clone()));
+            Some(server)
+        }
+        None => None,
+    };
     let engine = Engine::start(&config, parts).await?;
     let app = App {
         main_addr: main.local_addr(),

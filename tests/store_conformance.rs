@@ -337,16 +337,20 @@ async fn only_the_lines_of_that_batch_are_requeued(kind: StoreKind) {
     let ids = bench.accepted(5).await;
     let (first, second) = (bench.batch(&ids[..3]).await, bench.batch(&ids[3..4]).await);
     assert!(bench.finish(ids[1], RequestState::Completed, 20, Some("{}")).await);
-    let requeued = bench.store.requeue(first, vec![ids[4], ids[3], ids[2], ids[1], ids[0], ids[0]]).await.unwrap();
+    let requeued =
+        bench.store.requeue(first, vec![ids[4], ids[3], ids[2], ids[1], ids[0], ids[0]], true).await.unwrap();
     assert_eq!(requeued, [ids[2], ids[0]]);
     assert_eq!(bench.state(ids[3]).await, RequestState::Submitted);
     let again = bench.batch(&[ids[0]]).await;
-    assert!(bench.store.requeue(first, vec![ids[0]]).await.unwrap().is_empty(), "it rides in another batch now");
+    assert!(bench.store.requeue(first, vec![ids[0]], true).await.unwrap().is_empty(), "it rides in another batch now");
     let record = bench.store.request(ids[0]).await.unwrap().unwrap();
     assert_eq!((record.batch_id, record.attempts, record.state), (Some(again), 2, RequestState::Submitted));
     let waiting = bench.store.request(ids[2]).await.unwrap().unwrap();
     assert_eq!((waiting.batch_id, waiting.attempts, waiting.state), (Some(first), 1, RequestState::Queued));
-    assert_eq!(bench.store.requeue(second, vec![ids[3]]).await.unwrap(), [ids[3]]);
+    let attempts = bench.store.request(ids[3]).await.unwrap().unwrap().attempts;
+    assert_eq!(bench.store.requeue(second, vec![ids[3]], false).await.unwrap(), [ids[3]]);
+    let given_back = bench.store.request(ids[3]).await.unwrap().unwrap().attempts;
+    assert_eq!(given_back + 1, attempts, "a batch in which it could not run is no attempt");
 }
 
 async fn options_are_added(kind: StoreKind) {
@@ -454,7 +458,7 @@ async fn counts_are_right(kind: StoreKind) {
     let stats = bench.store.stats().await.unwrap();
     assert_eq!(stats.requests, [1, 2, 1, 1, 1]);
     assert!(stats.bytes > 0);
-    bench.store.requeue(batch, ids.clone()).await.unwrap();
+    bench.store.requeue(batch, ids.clone(), true).await.unwrap();
     assert_eq!(bench.store.stats().await.unwrap().requests, [3, 0, 1, 1, 1]);
     bench.store.expire(at(100), 2).await.unwrap();
     assert_eq!(bench.store.stats().await.unwrap().requests.iter().sum::<u64>(), 4);

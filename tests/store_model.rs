@@ -199,7 +199,9 @@ impl Pair {
                 let ends: Vec<_> = ends.into_iter().map(|(index, state, len)| self.end(index, state, len)).collect();
                 both!(self, finish(ends));
             }
-            Action::Requeue { batch, ids } => both!(self, requeue(self.batch(batch), self.some(&ids))),
+            Action::Requeue { batch, ids } => {
+                both!(self, requeue(self.batch(batch), self.some(&ids), ids.len() % 2 == 0));
+            }
             Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), bits)),
             Action::SaveAccount { fingerprint, value } => {
                 let headers = vec![("authorization".to_owned(), vec![value; 20])];

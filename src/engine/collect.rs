@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use crate::domain::backoff::backoff;
 use crate::domain::batch::BatchEvent;
 use crate::domain::ids::RequestId;
-use crate::domain::request::RequestState;
 use crate::engine::context::Context;
 use crate::engine::lines::LineSplitter;
 use crate::engine::outcome::{Verdict, finish_of, judge};
@@ -57,9 +56,8 @@ async fn harvest(
     let Some((provider, credentials)) = credentials(context, batch) else {
         return settle::fail_all(context, batch, &Refusal::own("the provider is not configured any more")).await;
     };
-    let object = with_file_ids(context, batch, provider.as_ref(), &credentials, object).await?;
+    let (object, mut lost_file) = with_file_ids(context, batch, provider.as_ref(), &credentials, object).await?;
     let mut harvest = Harvest::new(context, batch).await?;
-    let mut lost_file = None;
     for file in [&object.output_file_id, &object.error_file_id].into_iter().flatten() {
         if let Err(error) = harvest.read_file(provider.as_ref(), &credentials, file).await? {
             context.telemetry.provider_error("download", &error, None);
@@ -76,21 +74,28 @@ async fn harvest(
     Ok(())
 }
 
-/// A final batch whose file ids are not there yet is read again for a while (providers.md, section 8, `results`).
+/// A final batch whose file ids are not there yet is read again for a while (providers.md, section 8, `results`). With
+/// the error if they never came: what they would have held was executed and billed.
 async fn with_file_ids(
     context: &Arc<Context>,
     batch: &BatchRecord,
     provider: &dyn BatchProvider,
     credentials: &Credentials,
     mut object: BatchObject,
-) -> Result<BatchObject, StepError> {
+) -> Result<(BatchObject, Option<ProviderError>), StepError> {
     let started = Instant::now();
+    let mut lost = None;
     for attempt in 0.. {
         let nothing = object.output_file_id.is_none() && object.error_file_id.is_none();
         let missing = (object.status == BatchStatus::Completed && nothing)
             || (object.completed.is_some_and(|count| count > 0) && object.output_file_id.is_none())
             || (object.failed.is_some_and(|count| count > 0) && object.error_file_id.is_none());
-        if !missing || started.elapsed() > FILE_ID_PATIENCE {
+        if !missing {
+            break;
+        }
+        if started.elapsed() > FILE_ID_PATIENCE {
+            let cause = "the ended batch does not name its result files".to_owned();
+            lost = Some(ProviderError::Unreadable { operation: "poll", cause });
             break;
         }
         let pause = backoff(attempt, Duration::from_millis(500), Duration::from_secs(15), fastrand::f64());
@@ -107,7 +112,7 @@ async fn with_file_ids(
     if let Some(id) = &batch.provider.batch_id {
         object.id.clone_from(id);
     }
-    Ok(object)
+    Ok((object, lost))
 }
 
 struct Harvest<'a> {
@@ -119,6 +124,8 @@ struct Harvest<'a> {
     recorder: Recorder,
     /// Lines that may be tried again, with what they said.
     again: Vec<(RequestId, LineOutcome)>,
+    /// Lines that are there and cannot be read: executed and billed, but without an answer.
+    damaged: Vec<RequestId>,
     lines: usize,
     bytes: u64,
 }
@@ -129,7 +136,17 @@ impl<'a> Harvest<'a> {
         expected.sort_unstable();
         let settled = vec![false; expected.len()];
         let recorder = Recorder::new(Arc::clone(context), Arc::new(batch.clone()));
-        Ok(Self { context, batch, expected, settled, recorder, again: Vec::new(), lines: 0, bytes: 0 })
+        Ok(Self {
+            context,
+            batch,
+            expected,
+            settled,
+            recorder,
+            again: Vec::new(),
+            damaged: Vec::new(),
+            lines: 0,
+            bytes: 0,
+        })
     }
 
     /// Reads one file to its end, as often as it takes. The inner error: it cannot be read at all.
@@ -187,7 +204,12 @@ impl<'a> Harvest<'a> {
         let (id, outcome) = match output_line::parse(line) {
             Ok(parsed) => parsed,
             Err(output_line::BadLine::Blank) => return,
-            Err(bad) => return self.context.telemetry.line_unusable(self.batch.id, bad.as_str()),
+            Err(bad) => {
+                if let output_line::BadLine::Damaged(id) = bad {
+                    self.damaged.push(id);
+                }
+                return self.context.telemetry.line_unusable(self.batch.id, bad.as_str());
+            }
         };
         let Ok(at) = self.expected.binary_search(&id) else {
             return self.context.telemetry.line_unusable(self.batch.id, "unknown_id");
@@ -220,13 +242,13 @@ impl<'a> Harvest<'a> {
             return Ok(tally);
         }
         // An earlier run may have settled some of them.
-        let records = self.context.store.records(missing).await?;
-        let missing: Vec<RequestId> = records
-            .into_iter()
-            .filter(|record| record.state == RequestState::Submitted && record.batch_id == Some(self.batch.id))
-            .map(|record| record.request.id)
-            .collect();
+        let records = settle::riding(self.context, self.batch, missing).await?;
+        let missing: Vec<RequestId> = records.iter().map(|record| record.request.id).collect();
         tracing::warn!(batch = %self.batch.id, missing = missing.len(), "lines are in neither result file");
+        let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.damaged.contains(id));
+        let refusal =
+            Refusal::own("the provider's answer for this request is damaged: it was executed, and is not bought again");
+        tally.failed += settle::refuse(self.context, self.batch, &damaged, &refusal).await?;
         let settled = match lost_file {
             // Its lines were executed and billed: submitting them again would buy twice.
             Some(error) => {

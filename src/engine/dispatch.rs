@@ -28,8 +28,8 @@ pub(crate) enum Message {
     Flush(Option<Fingerprint>, oneshot::Sender<FlushReport>),
     /// An open batch was found at start.
     Resumed { lane: Arc<LaneKey>, tokens: u64 },
-    /// A batch ended.
-    Ended { lane: Arc<LaneKey>, tokens: u64 },
+    /// A batch ended. `made_room`: it had been in the provider's queue, which has room for another now.
+    Ended { lane: Arc<LaneKey>, tokens: u64, made_room: bool },
 }
 
 #[derive(Debug, Default)]
@@ -121,12 +121,18 @@ impl Dispatcher {
                 lane.open_batches += 1;
                 lane.tokens_in_flight += tokens;
             }
-            Message::Ended { lane, tokens } => {
+            Message::Ended { lane, tokens, made_room } => {
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.open_batches = lane.open_batches.saturating_sub(1);
                     lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(tokens);
-                    // Room in the provider's queue: try at once.
-                    lane.held_back = None;
+                    // Try at once. A batch that was refused must not end the wait that its refusal began.
+                    if made_room {
+                        lane.held_back = None;
+                    }
+                }
+                for lane in self.lanes.values_mut() {
+                    // Other endpoints share the provider's queue.
+                    lane.held_back.take_if(|(_, reason)| reason.as_str() == NO_ROOM);
                 }
             }
         }
@@ -173,7 +179,8 @@ impl Dispatcher {
                 continue;
             }
             lane.held_back = None;
-            while let Some(room) = lane.room(&limits)
+            while let Some(room) = self.room(&key, &limits)
+                && let Some(lane) = self.lanes.get_mut(&key)
                 && let Some(batch) = lane.queue.take(now, self.timing, &room)
             {
                 let tokens = estimated_tokens(batch.iter().map(|queued| queued.line_bytes).sum());
@@ -182,12 +189,30 @@ impl Dispatcher {
                 self.context.queued.fetch_sub(u64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
                 run::start_new(&self.context, Arc::clone(&key), batch, tokens);
             }
-            if lane.room(&limits).is_none() {
+            if self.room(&key, &limits).is_none()
+                && let Some(lane) = self.lanes.get_mut(&key)
+            {
                 // `Ended` wakes it; the time only bounds the wait.
-                lane.held_back = Some((now + Duration::from_secs(60), "in_flight_tokens is used up".to_owned()));
+                lane.held_back = Some((now + Duration::from_secs(60), NO_ROOM.to_owned()));
             }
         }
         self.lanes.retain(|_, lane| lane.queue.len() > 0 || lane.open_batches > 0);
+    }
+
+    /// The limits of a lane's next batch, or none while the provider's queue has no room worth a batch. The queue is one
+    /// for all endpoints of a credential and model (providers.md, section 1.8); with nothing of them in flight there is
+    /// always room: the provider decides.
+    fn room(&self, key: &LaneKey, limits: &BatchLimits) -> Option<BatchLimits> {
+        let Some(most) = limits.tokens else { return Some(*limits) };
+        let shares = |other: &LaneKey| {
+            other.provider == key.provider && other.account == key.account && other.model == key.model
+        };
+        let sharing = self.lanes.iter().filter(|(other, _)| shares(other));
+        let (open, in_flight) = sharing
+            .fold((0, 0), |(open, tokens), (_, lane)| (open + lane.open_batches, tokens + lane.tokens_in_flight));
+        let room = most.saturating_sub(in_flight);
+        let queued = self.lanes.get(key).map_or(0, |lane| estimated_tokens(lane.queue.bytes()));
+        (open == 0 || queued <= room || room >= most / 4).then_some(BatchLimits { tokens: Some(room), ..*limits })
     }
 
     fn publish(&self) {
@@ -208,13 +233,4 @@ impl Dispatcher {
     }
 }
 
-impl Lane {
-    /// The limits of the next batch, or none while the provider's queue has no room worth a batch. A lane with
-    /// nothing in flight always has room: the provider decides.
-    fn room(&self, limits: &BatchLimits) -> Option<BatchLimits> {
-        let Some(most) = limits.tokens else { return Some(*limits) };
-        let room = most.saturating_sub(self.tokens_in_flight);
-        let fits = estimated_tokens(self.queue.bytes()) <= room || room >= most / 4;
-        (self.open_batches == 0 || fits).then_some(BatchLimits { tokens: Some(room), ..*limits })
-    }
-}
+const NO_ROOM: &str = "in_flight_tokens is used up";

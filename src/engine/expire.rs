@@ -40,10 +40,22 @@ pub(crate) async fn drop_orphans(engine: Engine) {
     let interval = (grace / 10).clamp(Duration::from_millis(100), Duration::from_secs(10));
     while engine.context.sleep(interval).await {
         for id in engine.context.orphans.alone_for(grace) {
-            match engine.cancel_request(id, None).await {
+            if !engine.context.orphans.claim(id) {
+                continue;
+            }
+            match engine.abandon(id).await {
                 Ok(CancelOutcome::Cancelled | CancelOutcome::NotFound) => engine.context.orphans.forget(id),
-                Ok(CancelOutcome::AlreadySubmitted | CancelOutcome::AlreadyEnded) => {}
-                Err(error) => engine.context.telemetry.store_failed(&error),
+                Ok(CancelOutcome::AlreadySubmitted | CancelOutcome::AlreadyEnded) => engine.context.orphans.keep(id),
+                Err(error) => {
+                    engine.context.telemetry.store_failed(&error);
+                    break;
+                }
+            }
+        }
+        for id in engine.context.orphans.perhaps_expired(engine.context.retention) {
+            // A batch may take longer than the retention: only what the store has deleted is forgotten.
+            if matches!(engine.context.store.request(id).await, Ok(None)) {
+                engine.context.orphans.forget(id);
             }
         }
     }

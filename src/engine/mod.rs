@@ -184,9 +184,8 @@ impl Engine {
     /// A request could not be made durable: whoever joined it meanwhile hears the same.
     pub fn refused(&self, id: RequestId, message: &str) {
         self.context.orphans.forget(id);
-        let mut finish = cancelled(id, self.context.now());
+        let mut finish = cancelled(id, self.context.now(), ("store_unavailable", message));
         finish.summary.status_code = 503;
-        finish.summary.error = Some(("store_unavailable".to_owned(), message.to_owned()));
         let answer = Answer {
             state: RequestState::Failed,
             summary: finish.summary,
@@ -264,13 +263,31 @@ impl Engine {
         match record.state {
             RequestState::Submitted => Ok(CancelOutcome::AlreadySubmitted),
             RequestState::Completed | RequestState::Failed | RequestState::Cancelled => Ok(CancelOutcome::AlreadyEnded),
-            RequestState::Queued => self.cancel_queued(&record).await,
+            RequestState::Queued => {
+                let why = ("cancelled", "the request was cancelled before it was submitted");
+                self.withdraw(&record, why).await
+            }
         }
     }
 
-    async fn cancel_queued(&self, record: &RequestRecord) -> Result<CancelOutcome, StoreError> {
+    /// Withdraws a queued request that nobody waits for any more.
+    pub(crate) async fn abandon(&self, id: RequestId) -> Result<CancelOutcome, StoreError> {
+        let Some(record) = self.context.store.request(id).await? else {
+            return Ok(CancelOutcome::NotFound);
+        };
+        match record.state {
+            RequestState::Queued => {
+                let why = (ABANDONED, "nobody waited for the request any more: send the call again");
+                self.withdraw(&record, why).await
+            }
+            RequestState::Submitted => Ok(CancelOutcome::AlreadySubmitted),
+            RequestState::Completed | RequestState::Failed | RequestState::Cancelled => Ok(CancelOutcome::AlreadyEnded),
+        }
+    }
+
+    async fn withdraw(&self, record: &RequestRecord, why: (&str, &str)) -> Result<CancelOutcome, StoreError> {
         let id = record.request.id;
-        let finish = cancelled(id, self.context.now());
+        let finish = cancelled(id, self.context.now(), why);
         let applied = self.context.store.finish(vec![finish.clone()]).await?;
         if !applied.first().copied().unwrap_or(false) {
             // It was submitted or ended between the look and the act.
@@ -283,7 +300,8 @@ impl Engine {
         }
         self.context.tell(Message::Withdrawn(Arc::clone(&record.request.lane), id));
         self.context.orphans.forget(id);
-        self.context.telemetry.requests_cancelled(1, "by_caller");
+        let reason = if why.0 == ABANDONED { "no_waiter" } else { "by_caller" };
+        self.context.telemetry.requests_cancelled(1, reason);
         self.context.announce_request(id, RequestState::Cancelled.as_str());
         self.context.waiters.wake(
             id,
@@ -319,7 +337,10 @@ impl Engine {
     }
 }
 
-fn cancelled(id: RequestId, at: crate::domain::clock::Micros) -> Finish {
+/// The error code of a queued request that was withdrawn because nobody waited for it any more.
+pub const ABANDONED: &str = "abandoned";
+
+fn cancelled(id: RequestId, at: crate::domain::clock::Micros, (code, message): (&str, &str)) -> Finish {
     Finish {
         id,
         state: RequestState::Cancelled,
@@ -328,7 +349,7 @@ fn cancelled(id: RequestId, at: crate::domain::clock::Micros) -> Finish {
             status_code: 410,
             service: None,
             provider_request_id: None,
-            error: Some(("cancelled".to_owned(), "the request was cancelled before it was submitted".to_owned())),
+            error: Some((code.to_owned(), message.to_owned())),
             usage_json: None,
             cost_nanos: None,
             saved_nanos: None,

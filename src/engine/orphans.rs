@@ -39,6 +39,10 @@ struct Owed {
     alone_since: Option<Instant>,
     /// It may not be in the store yet.
     is_new: bool,
+    /// It is submitted or has ended: nothing to withdraw, its answer is kept.
+    kept: bool,
+    /// It is being withdrawn: nobody can adopt it any more.
+    withdrawn: bool,
 }
 
 /// One call's claim on the answer. Dropped without [`Attachment::delivered`], the request is an orphan again.
@@ -58,13 +62,29 @@ impl Orphans {
 
     /// A new request with its first waiter.
     pub fn attach_new(&self, id: RequestId, body: Fingerprint, attempt: u32) -> Attachment {
-        self.insert(id, body, Owed { id, waiters: 1, attempt, alone_since: None, is_new: true });
+        self.insert(
+            id,
+            body,
+            Owed { id, waiters: 1, attempt, alone_since: None, is_new: true, kept: false, withdrawn: false },
+        );
         self.attachment(id)
     }
 
     /// A request of an earlier run: nobody waits for it.
     pub(crate) fn add_alone(&self, id: RequestId, body: Fingerprint) {
-        self.insert(id, body, Owed { id, waiters: 0, attempt: 0, alone_since: Some(Instant::now()), is_new: false });
+        self.insert(
+            id,
+            body,
+            Owed {
+                id,
+                waiters: 0,
+                attempt: 0,
+                alone_since: Some(Instant::now()),
+                is_new: false,
+                kept: false,
+                withdrawn: false,
+            },
+        );
     }
 
     fn insert(&self, id: RequestId, body: Fingerprint, owed: Owed) {
@@ -80,8 +100,8 @@ impl Orphans {
         let owed = inner.by_body.get_mut(&body)?;
         let at = owed
             .iter()
-            .position(|owed| owed.waiters == 0)
-            .or_else(|| owed.iter().position(|owed| owed.attempt < attempt))?;
+            .position(|owed| owed.waiters == 0 && !owed.withdrawn)
+            .or_else(|| owed.iter().position(|owed| owed.attempt < attempt && !owed.withdrawn))?;
         let owed = owed.get_mut(at)?;
         owed.waiters += 1;
         owed.attempt = owed.attempt.max(attempt);
@@ -117,16 +137,44 @@ impl Orphans {
         self.inner.lock().remove(id);
     }
 
-    /// Those that nobody has waited for since `grace` or longer.
+    /// Those that nobody has waited for since `grace` or longer, and that may still be queued.
     pub(crate) fn alone_for(&self, grace: Duration) -> Vec<RequestId> {
+        self.select(|owed| !owed.kept && owed.alone_since.is_some_and(|since| since.elapsed() >= grace))
+    }
+
+    /// Takes an orphan out of everybody's reach before it is withdrawn; `false`: somebody came for it meanwhile.
+    pub(crate) fn claim(&self, id: RequestId) -> bool {
+        let mut inner = self.inner.lock();
+        let alone = inner.owed(id).filter(|owed| owed.waiters == 0 && owed.alone_since.is_some());
+        alone.is_some_and(|owed| {
+            owed.withdrawn = true;
+            true
+        })
+    }
+
+    /// It is submitted or has ended: it is not asked about again, unless it comes back to the queue.
+    pub(crate) fn keep(&self, id: RequestId) {
+        if let Some(owed) = self.inner.lock().owed(id) {
+            owed.kept = true;
+            owed.withdrawn = false;
+        }
+    }
+
+    /// It is queued again.
+    pub(crate) fn requeued(&self, id: RequestId) {
+        if let Some(owed) = self.inner.lock().owed(id) {
+            owed.kept = false;
+        }
+    }
+
+    /// Those that nobody has waited for since `retention` or longer: the store may have deleted them.
+    pub(crate) fn perhaps_expired(&self, retention: Duration) -> Vec<RequestId> {
+        self.select(|owed| owed.alone_since.is_some_and(|since| since.elapsed() >= retention))
+    }
+
+    fn select(&self, wanted: impl Fn(&Owed) -> bool) -> Vec<RequestId> {
         let inner = self.inner.lock();
-        inner
-            .by_body
-            .values()
-            .flatten()
-            .filter(|owed| owed.alone_since.is_some_and(|since| since.elapsed() >= grace))
-            .map(|owed| owed.id)
-            .collect()
+        inner.by_body.values().flatten().filter(|owed| wanted(owed)).map(|owed| owed.id).collect()
     }
 
     fn attachment(&self, id: RequestId) -> Attachment {
@@ -267,7 +315,19 @@ mod tests {
         assert!(desk.orphans.alone_for(Duration::from_secs(60)).is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
-        desk.orphans.forget(id);
+        desk.orphans.keep(id);
+        assert!(
+            desk.orphans.alone_for(Duration::from_secs(60)).is_empty(),
+            "a submitted orphan is not asked about again"
+        );
+        desk.orphans.requeued(id);
+        let adopted = desk.orphans.adopt(BODY, 0).unwrap();
+        assert!(!desk.orphans.claim(id), "somebody waits for it again");
+        drop(adopted);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(desk.orphans.claim(id) && desk.orphans.adopt(BODY, 0).is_none(), "it is being withdrawn");
+        assert_eq!(desk.orphans.alone_for(Duration::from_secs(60)), [id]);
+        assert_eq!(desk.orphans.perhaps_expired(Duration::from_secs(60)), [id]);
         assert!(desk.orphans.alone_for(Duration::ZERO).is_empty());
         drop(kept);
     }

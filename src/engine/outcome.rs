@@ -25,9 +25,7 @@ pub(crate) enum Verdict {
 /// Lines that ended expired, 429 or 5xx are tried again; every other answer stands (contract, section 7).
 pub(crate) const fn judge(outcome: &LineOutcome) -> Verdict {
     match outcome {
-        LineOutcome::Answered { status: 408 | 409 | 429 | 500.., .. } | LineOutcome::NotExecuted { .. } => {
-            Verdict::Again
-        }
+        LineOutcome::Answered { status: 429 | 500.., .. } | LineOutcome::NotExecuted { .. } => Verdict::Again,
         LineOutcome::Answered { .. } => Verdict::Final,
     }
 }

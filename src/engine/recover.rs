@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::domain::batch::BatchState;
 use crate::domain::request::RequestState;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::plan::estimated_tokens;
 use crate::engine::run;
 use crate::engine::settle::queued_of;
-use crate::store::{RequestOptions, StoreError};
+use crate::store::{BatchRecord, RequestOptions, StoreError};
 
 const PAGE: usize = 2_000;
 
@@ -31,8 +30,8 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         let batches = context.store.batches(true, after, PAGE).await?;
         for batch in &batches {
             found.batches += 1;
-            let tokens = if batch.state == BatchState::Prepared { 0 } else { u64::from(batch.line_count) };
-            run::resume(context, Arc::clone(&batch.lane), batch.id, estimated_tokens(tokens));
+            let tokens = tokens_in(context, batch).await?;
+            run::resume(context, Arc::clone(&batch.lane), batch.id, tokens);
         }
         after = batches.last().map(|batch| batch.id);
         if batches.len() < PAGE {
@@ -62,4 +61,16 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         }
     }
     Ok(found)
+}
+
+/// What a batch takes of the provider's queue; counted only where there is a limit to keep.
+async fn tokens_in(context: &Context, batch: &BatchRecord) -> Result<u64, StoreError> {
+    let limited =
+        context.provider(&batch.lane).is_some_and(|provider| provider.capability().in_flight_tokens.is_some());
+    if !limited {
+        return Ok(0);
+    }
+    let lines = context.store.batch_lines(batch.id).await?;
+    let records = context.store.records(lines).await?;
+    Ok(estimated_tokens(records.iter().map(|record| queued_of(record).line_bytes).sum()))
 }

@@ -37,10 +37,11 @@ pub(crate) enum StepError {
 pub(crate) fn start_new(context: &Arc<Context>, lane: Arc<LaneKey>, requests: Vec<Queued>, tokens: u64) {
     let shared = Arc::clone(context);
     context.tasks.spawn("new batch", async move {
-        if let Some(id) = prepare(&shared, &lane, requests).await {
-            supervise(&shared, id).await;
-        }
-        shared.tell(Message::Ended { lane, tokens });
+        let made_room = match prepare(&shared, &lane, requests).await {
+            Some(id) => supervise(&shared, id).await,
+            None => false,
+        };
+        shared.tell(Message::Ended { lane, tokens, made_room });
     });
 }
 
@@ -49,8 +50,8 @@ pub(crate) fn resume(context: &Arc<Context>, lane: Arc<LaneKey>, id: BatchId, to
     let shared = Arc::clone(context);
     context.tell(Message::Resumed { lane: Arc::clone(&lane), tokens });
     context.tasks.spawn("resumed batch", async move {
-        supervise(&shared, id).await;
-        shared.tell(Message::Ended { lane, tokens });
+        let made_room = supervise(&shared, id).await;
+        shared.tell(Message::Ended { lane, tokens, made_room });
     });
 }
 
@@ -92,37 +93,41 @@ pub(crate) fn give_back(
     requests: Vec<Queued>,
     hold_back: Option<(Duration, String)>,
 ) {
+    requests.iter().for_each(|request| context.orphans.requeued(request.id));
     let count = u64::try_from(requests.len()).unwrap_or(0);
     context.queued.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
     context.tell(Message::Returned { lane: Arc::clone(lane), requests, hold_back });
 }
 
-/// Drives a batch to its end. Each attempt runs as a task of its own, so that a panic ends only the attempt.
-async fn supervise(context: &Arc<Context>, id: BatchId) {
+/// Drives a batch to its end. Each attempt runs as a task of its own, so that a panic ends only the attempt. Whether
+/// the batch made room in the provider's queue: one that was refused was never in it.
+async fn supervise(context: &Arc<Context>, id: BatchId) -> bool {
     let mut failures = 0;
     loop {
         let shared = Arc::clone(context);
         let attempt = context.tasks.spawn("batch", async move { drive(&shared, id).await });
         match attempt.await {
-            Ok(Some(Ok(()) | Err(StepError::Stopping))) => return,
+            Ok(Some(Ok(end))) => return end != Some(BatchState::Failed),
+            Ok(Some(Err(StepError::Stopping))) => return false,
             Ok(Some(Err(StepError::Store(error)))) => context.telemetry.store_failed(&error),
             Ok(None) | Err(_) => context.telemetry.panic_contained("batch"),
         }
         let wait = backoff(failures, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64());
         failures += 1;
         if !context.sleep(wait).await {
-            return;
+            return false;
         }
     }
 }
 
-async fn drive(context: &Arc<Context>, id: BatchId) -> Result<(), StepError> {
+/// The state in which the batch ended; none: there is no such batch.
+async fn drive(context: &Arc<Context>, id: BatchId) -> Result<Option<BatchState>, StepError> {
     let started = Instant::now();
     // Until this very attempt has uploaded the file, a create of an earlier one may be out.
     let mut unsettled = true;
     loop {
         let Some(batch) = context.store.batch(id).await? else {
-            return Ok(());
+            return Ok(None);
         };
         announce(context, id, batch.state, batch.provider.status.clone());
         match batch.state {
@@ -135,7 +140,9 @@ async fn drive(context: &Arc<Context>, id: BatchId) -> Result<(), StepError> {
                 let ended = Box::pin(poll::until_ended(context, &batch)).await?;
                 Box::pin(collect::end(context, &batch, ended)).await?;
             }
-            BatchState::Completed | BatchState::Failed | BatchState::Expired | BatchState::Cancelled => return Ok(()),
+            end @ (BatchState::Completed | BatchState::Failed | BatchState::Expired | BatchState::Cancelled) => {
+                return Ok(Some(end));
+            }
         }
     }
 }

@@ -25,6 +25,10 @@ use crate::wire::openai::output_line::LineOutcome;
 /// Requests are ended and queued again in groups, so that a large batch does not become one large transaction.
 const GROUP: usize = 1_000;
 
+/// How long a lane waits after the provider's queue was full, unless one of its own batches ends before. Shorter where
+/// batches are polled so often that this would be long.
+const QUEUE_FULL_WAIT: Duration = Duration::from_secs(30);
+
 /// An error for the callers of a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
@@ -142,9 +146,26 @@ pub(crate) async fn refuse(
 /// The batch was refused as a whole for a lasting reason: every caller gets that error.
 pub(crate) async fn fail_all(context: &Context, batch: &BatchRecord, refusal: &Refusal) -> Result<(), StepError> {
     let lines = context.store.batch_lines(batch.id).await?;
-    let failed = refuse(context, batch, &lines, refusal).await?;
+    let mut failed = 0;
+    for group in lines.chunks(GROUP) {
+        let still: Vec<RequestId> =
+            riding(context, batch, group.to_vec()).await?.iter().map(|record| record.request.id).collect();
+        failed += refuse(context, batch, &still, refusal).await?;
+    }
     end_batch(context, batch, BatchEvent::Fail, Tally { failed, ..Tally::default() }, Some(refusal.message.clone()))
         .await
+}
+
+/// Those of `ids` that still ride in this batch. When a batch is settled again after a crash, some of its lines have
+/// ended, and some are queued again or ride in a later batch: those are not this batch's business any more.
+pub(crate) async fn riding(
+    context: &Context,
+    batch: &BatchRecord,
+    ids: Vec<RequestId>,
+) -> Result<Vec<RequestRecord>, StepError> {
+    let mut records = context.store.records(ids).await?;
+    records.retain(|record| record.state == RequestState::Submitted && record.batch_id == Some(batch.id));
+    Ok(records)
 }
 
 /// How a batch's lines ended.
@@ -181,7 +202,7 @@ pub(crate) async fn requeue_or_refuse(
 ) -> Result<Tally, StepError> {
     let mut tally = Tally::default();
     for group in ids.chunks(GROUP) {
-        let records = context.store.records(group.to_vec()).await?;
+        let records = riding(context, batch, group.to_vec()).await?;
         let (again, spent): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
         let spent: Vec<RequestId> = spent.iter().map(|record| record.request.id).collect();
@@ -200,7 +221,7 @@ pub(crate) async fn try_again(
 ) -> Result<Tally, StepError> {
     let mut tally = Tally::default();
     for group in lines.chunks(GROUP) {
-        let records = context.store.records(group.iter().map(|(id, _)| *id).collect()).await?;
+        let records = riding(context, batch, group.iter().map(|(id, _)| *id).collect()).await?;
         let (again, spent): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
         let outcomes: HashMap<RequestId, &LineOutcome> = group.iter().map(|(id, outcome)| (*id, outcome)).collect();
@@ -223,7 +244,8 @@ async fn requeue(
     hold_back: Option<(Duration, String)>,
 ) -> Result<usize, StepError> {
     let ids = records.iter().map(|record| record.request.id).collect();
-    let requeued = context.store.requeue(batch.id, ids).await?;
+    let counts = !NO_ATTEMPT.contains(&why);
+    let requeued = context.store.requeue(batch.id, ids, counts).await?;
     crate::crash::point("requeued");
     let by_id: HashMap<RequestId, &RequestRecord> = records.iter().map(|record| (record.request.id, record)).collect();
     let queued: Vec<Queued> = requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(record)).collect();
@@ -234,6 +256,9 @@ async fn requeue(
     }
     Ok(count)
 }
+
+/// Reasons for which a line had no chance to run: they take nothing from its attempts.
+const NO_ATTEMPT: [&str; 2] = ["token_limit_exceeded", "another_line_was_refused"];
 
 /// A stored request as the dispatcher holds it.
 pub(crate) fn queued_of(record: &RequestRecord) -> Queued {
@@ -261,7 +286,10 @@ pub(crate) async fn failed_validation(
     let mut tally = Tally::default();
     if queue_full {
         let records = context.store.records(lines).await?;
-        let wait = (Duration::from_secs(30), "the provider's queue is full (token_limit_exceeded)".to_owned());
+        let wait = (
+            QUEUE_FULL_WAIT.min(context.batching.poll * 3),
+            "the provider's queue is full (token_limit_exceeded)".to_owned(),
+        );
         tally.requeued = requeue(context, batch, records, "token_limit_exceeded", Some(wait)).await?;
         return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
     }

@@ -21,9 +21,10 @@ use crate::upstream::provider::{BatchProvider, CreateBatch, Credentials, InputFi
 use crate::wire::openai::batch::BatchObject;
 use crate::wire::openai::batch_file::line_length;
 
-/// Look-ups that must come back empty, with growing pauses, before a batch whose create got no answer counts as not
-/// created: providers list new batches with some delay.
-const EMPTY_LOOKUPS: u32 = 3;
+/// Look-ups that must come back empty before a batch whose create got no answer counts as not created.
+const EMPTY_LOOKUPS: u32 = 4;
+/// … and over how long: providers list new batches with some delay. Three polls, between these bounds; 30 s by default.
+const LISTING_DELAY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(60)];
 
 /// Uploads the input file and records its id.
 pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Result<(), StepError> {
@@ -110,6 +111,9 @@ async fn look_up(
     credentials: &Credentials,
     batch: &BatchRecord,
 ) -> Result<Option<BatchObject>, StepError> {
+    let [least, most] = LISTING_DELAY;
+    let delay = (context.batching.poll * 3).clamp(least, most);
+    let started = Instant::now();
     let mut empty = 0;
     let mut attempt = 0;
     loop {
@@ -117,10 +121,10 @@ async fn look_up(
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {
                 empty += 1;
-                if empty >= EMPTY_LOOKUPS {
+                if empty >= EMPTY_LOOKUPS && started.elapsed() >= delay {
                     return Ok(None);
                 }
-                if !context.sleep(Duration::from_millis(500) * 2_u32.pow(empty)).await {
+                if !context.sleep(delay / EMPTY_LOOKUPS).await {
                     return Err(StepError::Stopping);
                 }
             }

@@ -3,9 +3,11 @@
 
 use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
+use crate::engine::ABANDONED;
 use crate::engine::keys::Reservation;
 use crate::engine::orphans::Attachment;
 use crate::intake::defer::{Desk, unavailable};
+use crate::store::RequestRecord;
 use crate::wire::api_error::ApiError;
 
 /// What a call is attached to.
@@ -51,6 +53,7 @@ impl Desk {
             Err((holder, body)) => return self.same(holder, body, identity),
         };
         match self.engine.store().find_idempotent(key).await.map_err(|error| unavailable(&error))? {
+            Some(record) if was_abandoned(&record) => Ok(Found::New(id, Some(reservation))),
             Some(record) => self.same(record.request.id, record.request.body_hash, identity),
             None => Ok(Found::New(id, Some(reservation))),
         }
@@ -65,4 +68,10 @@ impl Desk {
         ))
         .about("idempotency-key"))
     }
+}
+
+/// It was withdrawn because nobody waited for it; somebody does again, so it is asked for anew.
+pub(crate) fn was_abandoned(record: &RequestRecord) -> bool {
+    let error = record.outcome.as_ref().and_then(|outcome| outcome.error.as_ref());
+    error.is_some_and(|(code, _)| code == ABANDONED)
 }

@@ -26,14 +26,17 @@ pub(crate) struct Caller<'a> {
 /// Headers that select another quota and another bill (providers.md, section 1.1).
 const ACCOUNT_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
 
+/// Headers that carry a credential. All of them count: two callers that share one but differ in another are different.
+const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
+
 /// Finds out who is calling.
 pub(crate) fn identify<'a>(config: &'a Config, store: &dyn Store, headers: &HeaderMap) -> Result<Caller<'a>, ApiError> {
-    let token = token(headers);
     if config.client_keys.is_empty() {
-        let fingerprint = store.fingerprint(&[b"caller", token.unwrap_or_default()]);
-        return Ok(Caller { fingerprint, client: None, has_credential: token.is_some() });
+        let credentials = credentials(headers);
+        let fingerprint = store.fingerprint(&parts(b"caller", &credentials));
+        return Ok(Caller { fingerprint, client: None, has_credential: !credentials.is_empty() });
     }
-    let Some(token) = token else {
+    let Some(token) = token(headers) else {
         return Err(ApiError::unauthorized("no client key: send one of the configured keys as the API key"));
     };
     // All keys are compared, so that the time tells nothing about which one matched.
@@ -43,6 +46,16 @@ pub(crate) fn identify<'a>(config: &'a Config, store: &dyn Store, headers: &Head
         client.ok_or_else(|| ApiError::unauthorized("unknown client key: ask whoever runs nightbus for one"))?;
     let fingerprint = store.fingerprint(&[b"client", client.name.as_bytes()]);
     Ok(Caller { fingerprint, client: Some(client), has_credential: true })
+}
+
+/// Names and values, as they were sent.
+fn credentials(headers: &HeaderMap) -> Vec<(&'static str, &[u8])> {
+    let value = |name: &'static str| Some((name, headers.get(name)?.as_bytes()));
+    CREDENTIAL_HEADERS.into_iter().filter_map(value).filter(|(_, value)| !value.is_empty()).collect()
+}
+
+fn parts<'a>(what: &'a [u8], named: &[(&'a str, &'a [u8])]) -> Vec<&'a [u8]> {
+    std::iter::once(what).chain(named.iter().flat_map(|(name, value)| [name.as_bytes(), *value])).collect()
 }
 
 impl Caller<'_> {
@@ -67,28 +80,25 @@ pub(crate) fn account(
     provider: &ProviderConfig,
     headers: &HeaderMap,
 ) -> Result<Account, ApiError> {
-    let mut kept: Vec<(String, Vec<u8>)> = Vec::with_capacity(3);
-    let secret: &[u8] = if provider.api_key.is_some() {
-        b""
-    } else {
+    let mut sent: Vec<(&str, &[u8])> = Vec::with_capacity(4);
+    if provider.api_key.is_none() {
         if !caller.has_credential {
             return Err(ApiError::unauthorized(
                 "no API key: a deferred call needs the provider's key in Authorization, or api_key_env in proxy.toml",
             ));
         }
-        for name in ["authorization", "api-key", "x-api-key"] {
-            kept.extend(headers.get(name).map(|value| (name.to_owned(), value.as_bytes().to_vec())));
-        }
-        token(headers).unwrap_or_default()
-    };
-    let env = provider.api_key.as_ref().map_or("", |key| key.env.as_str());
-    let mut parts: Vec<&[u8]> = vec![b"account", provider.name.as_bytes(), env.as_bytes(), secret];
-    for name in ACCOUNT_HEADERS {
-        let value = headers.get(name);
-        parts.push(value.map_or(b"", |value| value.as_bytes()));
-        kept.extend(value.map(|value| (name.to_owned(), value.as_bytes().to_vec())));
+        sent.extend(credentials(headers));
     }
-    Ok(Account { fingerprint: store.fingerprint(&parts), provider: provider.name.clone(), headers: kept })
+    sent.extend(ACCOUNT_HEADERS.into_iter().filter_map(|name| Some((name, headers.get(name)?.as_bytes()))));
+    let env = provider.api_key.as_ref().map_or("", |key| key.env.as_str());
+    // Exactly what is kept decides what is the same account.
+    let mut hashed = parts(b"account", &sent);
+    hashed.extend([provider.name.as_bytes(), env.as_bytes()]);
+    Ok(Account {
+        fingerprint: store.fingerprint(&hashed),
+        provider: provider.name.clone(),
+        headers: sent.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+    })
 }
 
 /// The key itself, whichever header it came in.

@@ -17,6 +17,10 @@ pub(crate) struct Client {
     pub(crate) commit_after: Duration,
     /// Between two signs of life after that.
     pub(crate) heartbeat: Duration,
+    /// Half of the time-out that the client announced.
+    pub(crate) bearable: Option<Duration>,
+    /// A body can break off visibly: not on HTTP/1.0, where its end is the end of the connection.
+    pub(crate) chunked: bool,
     /// Tells when what was written is with the socket; none on HTTP/2.
     pub(crate) connection: Option<InterimSender>,
 }
@@ -59,6 +63,8 @@ impl Client {
                 announced.map_or(config.commit_after, |timeout| config.commit_after.min(timeout / 2))
             },
             heartbeat: cadence,
+            bearable: announced.map(|timeout| timeout / 2),
+            chunked: version >= Version::HTTP_11,
             connection: interim.cloned(),
         }
     }

@@ -37,7 +37,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest request head, and what is buffered of a body in each direction.
 const MAX_BUFFER: usize = 64 * 1024;
 /// Calls that one HTTP/2 connection may hold.
-const MAX_STREAMS: u32 = 1_000;
+const MAX_STREAMS: u32 = 20_000;
 /// Finds dead HTTP/2 clients whose calls are held.
 const PING_EVERY: Duration = Duration::from_secs(30);
 

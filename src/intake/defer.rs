@@ -1,6 +1,7 @@
 //! Accepts a deferred call: durable first, then queued, then answered. Knows nothing of any provider's batch API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
@@ -13,16 +14,17 @@ use crate::domain::ids::RequestId;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
 use crate::engine::Engine;
+use crate::engine::keys::Reservation;
 use crate::engine::object::{RequestObject, result_path};
 use crate::engine::orphans::Attachment;
 use crate::engine::waiters::{Answer, Waiter};
 use crate::intake::answer::{self, Asked};
-use crate::intake::attach::{Found, Identity};
+use crate::intake::attach::{Found, Identity, was_abandoned};
 use crate::intake::caller::{self, Caller};
 use crate::intake::client::Client;
 use crate::intake::delivery::{self, Delivery};
 use crate::intake::hold::{self, Held, Told};
-use crate::intake::marks::Marks;
+use crate::intake::marks::{self, Marks};
 use crate::intake::respond::{error_response, json_response};
 use crate::store::{NewRequest, RequestOptions, RequestRecord, StoreError, StoredResult};
 use crate::tasks::Tasks;
@@ -75,7 +77,8 @@ impl Desk {
     /// Checks a call, and stores and queues it unless it is there already. When it returns the request is durable, or
     /// is being made so by the call that it joins.
     pub(crate) async fn accept(&self, call: &Deferral<'_>) -> Result<Accepted, NotDeferred> {
-        self.has_room(&call.marks)?;
+        self.may_wait(&call.marks)?;
+        let key = marks::of_deferred(call.headers)?;
         let peeked = peek(call.endpoint, &call.body).map_err(|error| {
             let refused = ApiError::invalid_request(error.message.clone());
             error.param.map_or_else(|| refused.clone(), |param| refused.clone().about(param))
@@ -87,17 +90,18 @@ impl Desk {
         let line = line_body(&call.body, &peeked, model);
         self.fits(call, &line)?;
         let account = caller::account(&**self.engine.store(), &call.caller, call.provider, call.headers)?;
-        let identity = self.identity(call, account.fingerprint);
+        let identity = self.identity(call, account.fingerprint, key.as_deref());
         let (id, reservation) = loop {
             match self.find(&identity).await? {
                 Found::New(id, reservation) => break (id, reservation),
                 Found::Existing(attachment) => {
-                    if let Some(joined) = self.join(attachment, call, &peeked).await? {
+                    if let Some(joined) = self.join(attachment, &call.marks).await? {
                         return Ok(joined);
                     }
                 }
             }
         };
+        self.has_room()?;
         let lane = LaneKey {
             provider: Arc::from(call.provider.name.as_str()),
             account: account.fingerprint,
@@ -112,79 +116,75 @@ impl Desk {
         let waiter = call.marks.waits().then(|| self.engine.waiters().register(id));
         let owed = request.options.has(RequestOptions::HOLD);
         let attachment = owed.then(|| self.engine.orphans().attach_new(id, identity.owed_as(), identity.attempt));
-        let stored = self.store(request.clone(), line).await;
-        drop(reservation);
-        if let Err(error) = stored {
-            self.engine.refused(id, &error.message);
-            return Err(error.into());
-        }
+        self.store(request.clone(), line, reservation).await?;
         crash::point("accepted");
         Ok(Accepted { asked: asked_of(&request), pending: queued(request), waiter, attachment, answer: None })
     }
 
-    /// A request that is there already; none: it has expired meanwhile, and the call is a new one.
-    async fn join(
-        &self,
-        attachment: Attachment,
-        call: &Deferral<'_>,
-        peeked: &Peek<'_>,
-    ) -> Result<Option<Accepted>, ApiError> {
+    /// A request that is there already; none: it is gone, and the call is a new one.
+    async fn join(&self, attachment: Attachment, marks: &Marks) -> Result<Option<Accepted>, ApiError> {
         let id = attachment.id();
         // Registered before the look: an answer that comes in between is not missed.
         let waiter = self.engine.waiters().register(id);
-        let found = self.engine.store().result(id).await.map_err(|error| unavailable(&error))?;
-        let Some(StoredResult { record, body }) = found else {
-            if !self.engine.is_being_accepted(id) {
-                self.engine.forget(id);
-                return Ok(None);
-            }
-            let options = options_of(&call.marks, peeked);
-            let created_at = self.engine.clock().now();
-            let asked = Asked { id, endpoint: call.endpoint, options, created_at };
-            return Ok(Some(Accepted {
-                asked,
-                pending: None,
-                waiter: Some(waiter),
-                attachment: Some(attachment),
-                answer: None,
-            }));
+        let Some(StoredResult { record, body }) = self.once_stored(id).await? else {
+            self.engine.forget(id);
+            return Ok(None);
         };
+        if was_abandoned(&record) {
+            self.engine.forget(id);
+            return Ok(None);
+        }
         let answer = answer::stored(&record, body);
-        let waiter = (answer.is_none() && call.marks.waits()).then_some(waiter);
+        let waiter = (answer.is_none() && marks.waits()).then_some(waiter);
         let asked = Asked::of(&record);
         Ok(Some(Accepted { asked, pending: Some(record), waiter, attachment: Some(attachment), answer }))
     }
 
-    fn identity(&self, call: &Deferral<'_>, account: Fingerprint) -> Identity {
+    /// A request that is in the store, or is just being stored by another call.
+    async fn once_stored(&self, id: RequestId) -> Result<Option<StoredResult>, ApiError> {
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        loop {
+            // Asked before the look: a commit between the two is seen by the look.
+            let on_its_way = self.engine.is_being_accepted(id);
+            let found = self.engine.store().result(id).await.map_err(|error| unavailable(&error))?;
+            if found.is_some() || !on_its_way {
+                return Ok(found);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn identity(&self, call: &Deferral<'_>, account: Fingerprint, key: Option<&str>) -> Identity {
         let store = self.engine.store();
         let caller = call.caller.fingerprint.0;
         let endpoint = call.endpoint.as_str().as_bytes();
         Identity {
             body: store.fingerprint(&[b"body", &caller, &account.0, endpoint, &call.body]),
-            key: call
-                .marks
-                .idempotency_key
-                .as_ref()
-                .map(|key| store.fingerprint(&[b"idempotency", &caller, &account.0, key.as_bytes()])),
+            key: key.map(|key| store.fingerprint(&[b"idempotency", &caller, &account.0, key.as_bytes()])),
             attempt: call.marks.attempt,
         }
     }
 
-    fn has_room(&self, marks: &Marks) -> Result<(), ApiError> {
-        let limits = &self.config.limits;
+    /// Whether one more call may be taken in, be it new or one that joins a request.
+    pub(crate) fn may_wait(&self, marks: &Marks) -> Result<(), ApiError> {
         if self.engine.is_draining() {
             return Err(ApiError::shutting_down("nightbus is stopping: send the call again after the restart"));
         }
-        if self.engine.queued_requests() >= limits.max_queued_requests {
+        let most = self.config.limits.max_held_connections;
+        if marks.waits() && self.engine.waiters().count() >= most {
             return Err(ApiError::queue_full(format!(
-                "{} requests are queued already (limits.max_queued_requests): send the call again later",
-                limits.max_queued_requests
+                "{most} connections are held already (limits.max_held_connections): send the call again later, or with Prefer: respond-async"
             )));
         }
-        if !marks.respond_async && self.engine.waiters().count() >= limits.max_held_connections {
+        Ok(())
+    }
+
+    /// Whether one more request may be queued.
+    fn has_room(&self) -> Result<(), ApiError> {
+        let most = self.config.limits.max_queued_requests;
+        if self.engine.queued_requests() >= most {
             return Err(ApiError::queue_full(format!(
-                "{} connections are held already (limits.max_held_connections): send the call again later, or with Prefer: respond-async",
-                limits.max_held_connections
+                "{most} requests are queued already (limits.max_queued_requests): send the call again later"
             )));
         }
         Ok(())
@@ -224,20 +224,29 @@ impl Desk {
         }
     }
 
-    /// In a task of its own: a client that leaves now must not leave a request that is stored and not queued.
-    async fn store(&self, request: NewRequest, line: Bytes) -> Result<(), ApiError> {
+    /// In a task of its own: a client that leaves now must not leave a request that is stored and not queued, nor a
+    /// key that is free while its request is on its way into the store.
+    async fn store(&self, request: NewRequest, line: Bytes, reservation: Option<Reservation>) -> Result<(), ApiError> {
         let engine = self.engine.clone();
         let stored = self.tasks.spawn("accept", async move {
-            engine.store().accept(request.clone(), line).await?;
-            engine.enqueue(&request);
-            Ok::<(), StoreError>(())
+            let id = request.id;
+            let stored = engine.store().accept(request.clone(), line).await;
+            drop(reservation);
+            match stored {
+                Ok(()) => {
+                    engine.enqueue(&request);
+                    Ok(())
+                }
+                Err(error) => {
+                    engine.telemetry().store_failed(&error);
+                    let error = unavailable(&error);
+                    engine.refused(id, &error.message);
+                    Err(error)
+                }
+            }
         });
         match stored.await {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(error))) => {
-                self.engine.telemetry().store_failed(&error);
-                Err(unavailable(&error))
-            }
+            Ok(Some(stored)) => stored,
             Ok(None) | Err(_) => Err(ApiError::internal("the request could not be stored: see nightbus's log")),
         }
     }
@@ -279,11 +288,11 @@ fn asked_of(request: &NewRequest) -> Asked {
     Asked { id: request.id, endpoint: request.lane.endpoint, options: request.options, created_at: request.created_at }
 }
 
-/// A request that is durable, or about to be, and the caller's claim on its answer.
+/// A request that is durable, and the caller's claim on its answer.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     asked: Asked,
-    /// For the `202`; none while the call that it joins is still being stored.
+    /// For the `202`.
     pending: Option<RequestRecord>,
     waiter: Option<Waiter>,
     attachment: Option<Attachment>,
@@ -297,8 +306,12 @@ impl Accepted {
         let Self { asked, pending, waiter, attachment, answer } = self;
         let told = match (answer, waiter) {
             (Some(answer), _) => Told::Answer(answer::respond(&asked, &answer)),
-            (None, Some(waiter)) => wait(desk, asked, waiter, marks, client).await,
-            (None, None) => Told::Answer(accepted(pending, asked, desk, None).await),
+            (None, Some(waiter)) => {
+                // Not kept for hours.
+                drop(pending);
+                Box::pin(wait(desk, asked, waiter, marks, client)).await
+            }
+            (None, None) => Told::Answer(accepted(pending, asked, desk, marks).await),
         };
         match (told, attachment) {
             (Told::Answer(response), Some(attachment)) => {
@@ -311,7 +324,7 @@ impl Accepted {
 
 async fn wait(desk: &Desk, asked: Asked, waiter: Waiter, marks: &Marks, client: &Client) -> Told {
     let stop = desk.tasks.stop_token().clone();
-    let held = Held::new(asked, waiter, stop, desk.engine.telemetry().clone());
+    let held = Held::new(asked, waiter, stop, desk.engine.clone());
     let Some(wait) = marks.wait else {
         return hold::until_answered(held, client).await;
     };
@@ -319,7 +332,7 @@ async fn wait(desk: &Desk, asked: Asked, waiter: Waiter, marks: &Marks, client: 
         Ok(told) => told,
         Err(held) => {
             drop(held);
-            Told::Answer(accepted(None, asked, desk, Some(wait.as_secs())).await)
+            Told::Answer(accepted(None, asked, desk, marks).await)
         }
     }
 }
@@ -337,7 +350,7 @@ fn queued(request: NewRequest) -> Option<RequestRecord> {
 }
 
 /// `202` with where to find the result, and the request object.
-async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, waited: Option<u64>) -> Response<Body> {
+async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, marks: &Marks) -> Response<Body> {
     let record = match record {
         Some(record) => Ok(Some(record)),
         None => desk.engine.store().request(asked.id).await,
@@ -347,15 +360,17 @@ async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, wait
         Ok(None) => return error_response(&ApiError::internal("the request is gone: send the call again")),
         Err(error) => return error_response(&unavailable(&error)),
     };
-    let applied = waited.map_or_else(|| "respond-async".to_owned(), |seconds| format!("wait={seconds}"));
-    if let Ok(value) = HeaderValue::try_from(applied) {
+    let respond_async = marks.respond_async.then(|| "respond-async".to_owned());
+    let waited = marks.wait.map(|wait| format!("wait={}", wait.as_secs()));
+    let applied: Vec<String> = respond_async.into_iter().chain(waited).collect();
+    if let Ok(value) = HeaderValue::try_from(applied.join(", ")) {
         response.headers_mut().insert(HeaderName::from_static("preference-applied"), value);
     }
     response
 }
 
 /// `202`: not ended yet.
-pub(crate) fn pending(record: &RequestRecord, retention: std::time::Duration) -> Response<Body> {
+pub(crate) fn pending(record: &RequestRecord, retention: Duration) -> Response<Body> {
     let mut response = json_response(StatusCode::ACCEPTED, RequestObject::new(record, retention).to_json());
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::try_from(result_path(record.request.id)) {

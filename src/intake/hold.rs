@@ -16,12 +16,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, BoxError};
+use crate::domain::ids::RequestId;
 use crate::domain::request::RequestState;
+use crate::engine::Engine;
 use crate::engine::waiters::{Answer, Waiter};
 use crate::intake::answer::{self, Asked};
 use crate::intake::client::Client;
 use crate::intake::respond::error_response;
-use crate::telemetry::Telemetry;
 use crate::wire::api_error::ApiError;
 use crate::wire::openai::replay::{HEARTBEAT, Replay, ReplayEndpoint};
 
@@ -31,14 +32,20 @@ pub(crate) struct Held {
     pub(crate) asked: Asked,
     pub(crate) waiter: Waiter,
     pub(crate) stop: CancellationToken,
-    pub(crate) telemetry: Telemetry,
+    pub(crate) engine: Engine,
 }
 
 impl Held {
     /// Counts the connection while it is held.
-    pub(crate) fn new(asked: Asked, waiter: Waiter, stop: CancellationToken, telemetry: Telemetry) -> Self {
-        telemetry.waiter_opened();
-        Self { asked, waiter, stop, telemetry }
+    pub(crate) fn new(asked: Asked, waiter: Waiter, stop: CancellationToken, engine: Engine) -> Self {
+        engine.telemetry().waiter_opened();
+        Self { asked, waiter, stop, engine }
+    }
+
+    /// Where the request stands now, for a head that goes out before its end.
+    async fn state(&self) -> RequestState {
+        let record = self.engine.store().request(self.asked.id).await;
+        record.ok().flatten().map_or(RequestState::Queued, |record| record.state)
     }
 
     /// The answer, or none when the process stops first.
@@ -53,7 +60,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.telemetry.waiter_closed();
+        self.engine.telemetry().waiter_closed();
     }
 }
 
@@ -69,31 +76,42 @@ pub(crate) enum Told {
 /// Holds until the end of the request.
 pub(crate) async fn until_answered(mut held: Held, client: &Client) -> Told {
     if let Some(endpoint) = held.asked.stream() {
-        return Told::Answer(streaming(held, endpoint, client.heartbeat));
+        let state = held.state().await;
+        return Told::Answer(streaming(held, endpoint, client.heartbeat, state));
     }
     if let Some((interim, cadence)) = &client.interim {
         loop {
             match tokio::time::timeout(*cadence, held.answer()).await {
-                Ok(answer) => return truthful(&held.asked, answer.as_deref()),
+                Ok(answer) => return truthful(&held, answer.as_deref()).await,
                 Err(_elapsed) => {
                     interim.send();
                 }
             }
         }
     }
+    if !client.chunked {
+        // Without chunks a body that breaks off looks like one that ended: the status waits for the truth.
+        let answer = held.answer().await;
+        return truthful(&held, answer.as_deref()).await;
+    }
     match tokio::time::timeout(client.commit_after, held.answer()).await {
-        Ok(answer) => truthful(&held.asked, answer.as_deref()),
-        Err(_elapsed) => Told::Answer(committed(held, client.heartbeat)),
+        Ok(answer) => truthful(&held, answer.as_deref()).await,
+        Err(_elapsed) => {
+            let state = held.state().await;
+            Told::Answer(committed(held, client.heartbeat, state))
+        }
     }
 }
 
-/// Holds for at most `wait`; gives the connection back when the request has not ended by then.
+/// Holds for at most `wait`, and for clients that get no interim responses not beyond half of a time-out they announced:
+/// a `202` in time is better than none. Gives the connection back when the request has not ended by then.
 pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client) -> Result<Told, Held> {
-    let until = Instant::now() + wait;
+    let bearable = client.interim.is_some().then_some(wait).or(client.bearable).unwrap_or(wait);
+    let until = Instant::now() + wait.min(bearable);
     loop {
         let turn = client.interim.as_ref().map_or(until, |(_, cadence)| until.min(Instant::now() + *cadence));
         match tokio::time::timeout_at(turn, held.answer()).await {
-            Ok(answer) => return Ok(truthful(&held.asked, answer.as_deref())),
+            Ok(answer) => return Ok(truthful(&held, answer.as_deref()).await),
             Err(_elapsed) if Instant::now() >= until => return Err(held),
             Err(_elapsed) => {
                 if let Some((interim, _)) = &client.interim {
@@ -104,23 +122,25 @@ pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client)
     }
 }
 
-fn truthful(asked: &Asked, answer: Option<&Answer>) -> Told {
-    answer.map_or_else(|| Told::Stopping(stopping(asked)), |answer| Told::Answer(answer::respond(asked, answer)))
+async fn truthful(held: &Held, answer: Option<&Answer>) -> Told {
+    match answer {
+        Some(answer) => Told::Answer(answer::respond(&held.asked, answer)),
+        None => Told::Stopping(stopping(held.asked.id, held.state().await)),
+    }
 }
 
 /// The process stops: the request goes on after the restart, and the same call finds it again.
-fn stopping(asked: &Asked) -> Response<Body> {
+fn stopping(id: RequestId, state: RequestState) -> Response<Body> {
     let error = ApiError::shutting_down(format!(
-        "nightbus is stopping; request {} is kept: send the call again after the restart",
-        asked.id
+        "nightbus is stopping; request {id} is kept: send the call again after the restart"
     ));
     let mut response = error_response(&error);
-    answer::set_pending_headers(response.headers_mut(), asked.id, RequestState::Queued);
+    answer::set_pending_headers(response.headers_mut(), id, state);
     response
 }
 
 /// `200` with white space in front of the JSON: works in every client that was measured (providers.md, section 6.2).
-fn committed(held: Held, heartbeat: Duration) -> Response<Body> {
+fn committed(held: Held, heartbeat: Duration, state: RequestState) -> Response<Body> {
     let id = held.asked.id;
     let body = stream::try_unfold(Some(held), move |state| async move {
         let Some(mut held) = state else { return Ok(None) };
@@ -138,7 +158,7 @@ fn committed(held: Held, heartbeat: Duration) -> Response<Body> {
     let mut response = Response::new(StreamBody::new(stream::StreamExt::chain(first, body)).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer::unbuffered(response.headers_mut());
-    answer::set_pending_headers(response.headers_mut(), id, RequestState::Queued);
+    answer::set_pending_headers(response.headers_mut(), id, state);
     response
 }
 
@@ -150,11 +170,11 @@ enum Stage {
 }
 
 /// An event stream: comments while the request waits, then its answer as the live API would have told it.
-fn streaming(held: Held, endpoint: ReplayEndpoint, heartbeat: Duration) -> Response<Body> {
+fn streaming(held: Held, endpoint: ReplayEndpoint, heartbeat: Duration, state: RequestState) -> Response<Body> {
     let id = held.asked.id;
     let events = stream::try_unfold(Stage::First(held), move |stage| next_event(stage, endpoint, heartbeat));
     let mut response = answer::event_stream(events);
-    answer::set_pending_headers(response.headers_mut(), id, RequestState::Queued);
+    answer::set_pending_headers(response.headers_mut(), id, state);
     response
 }
 

@@ -24,8 +24,6 @@ pub(crate) struct Marks {
     pub(crate) respond_async: bool,
     /// `Prefer: wait=N`
     pub(crate) wait: Option<Duration>,
-    /// `Idempotency-Key`, unquoted.
-    pub(crate) idempotency_key: Option<String>,
     /// `x-stainless-retry-count`: how often an SDK has sent this call before (providers.md, section 6.1).
     pub(crate) attempt: u32,
 }
@@ -45,9 +43,6 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Reads all of them.
 pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> {
     let (respond_async, wait) = prefer(headers);
-    if headers.contains_key("x-nightbus-callback") {
-        return Err(bad("x-nightbus-callback", "callbacks are not in this version: fetch the result from result_url"));
-    }
     if let Some(value) = single(headers, "x-nightbus-flight")?
         && !matches!(value, "off" | "on")
     {
@@ -60,9 +55,16 @@ pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> 
         tag: single(headers, "x-nightbus-tag")?.map(tag).transpose()?,
         respond_async,
         wait,
-        idempotency_key: single(headers, "idempotency-key")?.map(idempotency_key).transpose()?,
         attempt: attempt(headers),
     })
+}
+
+/// What concerns deferred calls only; on live calls `Idempotency-Key` belongs to the provider. The key, unquoted.
+pub(crate) fn of_deferred(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    if headers.contains_key("x-nightbus-callback") {
+        return Err(bad("x-nightbus-callback", "callbacks are not in this version: fetch the result from result_url"));
+    }
+    single(headers, "idempotency-key")?.map(idempotency_key).transpose()
 }
 
 fn bad(header: &str, what: impl std::fmt::Display) -> ApiError {
@@ -181,7 +183,6 @@ mod tests {
             ("x-nightbus-tag", "nightly-eval"),
             ("prefer", "return=minimal, Respond-Async"),
             ("prefer", "wait=\"10\", wait=99"),
-            ("idempotency-key", "\"abc\""),
             ("x-stainless-retry-count", "2"),
         ])
         .unwrap();
@@ -192,7 +193,6 @@ mod tests {
             tag: Some("nightly-eval".to_owned()),
             respond_async: true,
             wait: Some(Duration::from_secs(10)),
-            idempotency_key: Some("abc".to_owned()),
             attempt: 2,
         };
         assert_eq!(read, expected);
@@ -217,12 +217,25 @@ mod tests {
             ("x-nightbus-tag", "a b"),
             ("x-nightbus-tag", ""),
             ("x-nightbus-flight", "maybe"),
-            ("x-nightbus-callback", "https://example.org"),
-            ("idempotency-key", ""),
         ] {
             let error = marks(&[(name, value)]).expect_err(value);
             assert_eq!((error.status, error.param.as_deref()), (400, Some(name)), "{value}");
         }
         assert!(marks(&[("x-nightbus-tag", "a"), ("x-nightbus-tag", "b")]).is_err());
+    }
+
+    #[test]
+    fn idempotency_keys_and_callbacks_concern_deferred_calls_only() {
+        for (name, value, key) in [
+            ("idempotency-key", "\"abc\"", Ok(Some("abc"))),
+            ("idempotency-key", "abc", Ok(Some("abc"))),
+            ("idempotency-key", "", Err(())),
+            ("x-nightbus-callback", "https://example.org", Err(())),
+        ] {
+            assert!(marks(&[(name, value)]).is_ok());
+            let mut headers = HeaderMap::new();
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            assert_eq!(of_deferred(&headers).map_err(drop).as_ref().map(Option::as_deref), key.as_ref().copied());
+        }
     }
 }

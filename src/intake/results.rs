@@ -18,6 +18,7 @@ use crate::intake::client::Client;
 use crate::intake::defer::{Desk, pending, unavailable};
 use crate::intake::delivery::{self, Delivery};
 use crate::intake::hold::{self, Held, Told};
+use crate::intake::marks::Marks;
 use crate::intake::respond::json_response;
 use crate::store::{ListFilter, RequestRecord, StoredResult};
 use crate::wire::api_error::ApiError;
@@ -88,6 +89,9 @@ impl Desk {
         wait: Option<Duration>,
         client: Client,
     ) -> Result<Response<Body>, ApiError> {
+        if wait.is_some() {
+            self.may_wait(&Marks::default())?;
+        }
         // Registered before the look: an answer that comes in between is not missed.
         let waiter = wait.and_then(|_| id.parse().ok()).map(|id| self.engine.waiters().register(id));
         let StoredResult { record, body } = self.own_record(id, caller).await?;
@@ -102,7 +106,7 @@ impl Desk {
             return Ok(pending(&record, self.config.retention));
         };
         let stop = self.tasks.stop_token().clone();
-        let held = Held::new(asked, waiter, stop, self.engine.telemetry().clone());
+        let held = Held::new(asked, waiter, stop, self.engine.clone());
         let mut response = match hold::for_at_most(held, wait, &client).await {
             Ok(Told::Answer(response)) => delivery::track(response, delivery),
             Ok(Told::Stopping(response)) => response,

@@ -15,7 +15,7 @@ use crate::intake::call_body::{self, CallBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
 use crate::intake::client::Client;
-use crate::intake::defer::{Deferral, Desk, NotDeferred};
+use crate::intake::defer::{Accepted, Deferral, Desk, NotDeferred};
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::marks::{self, Marks};
 use crate::intake::passthrough::{self, Target};
@@ -23,6 +23,7 @@ use crate::intake::respond::error_response;
 use crate::intake::results::OwnCall;
 use crate::intake::route::{Route, deferrable_endpoint, path_of, route};
 use crate::upstream::client::UpstreamClient;
+use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
 use crate::wire::openai::edit;
 use crate::wire::openai::peek::without_batch_suffix;
@@ -44,6 +45,20 @@ struct ApiCall<'a> {
     client: Client,
 }
 
+/// What became of a call.
+enum Answered {
+    /// It is answered.
+    Now(Response<Body>),
+    /// It is durable; its caller waits.
+    Accepted(Box<Waiting>),
+}
+
+struct Waiting {
+    accepted: Accepted,
+    marks: Marks,
+    client: Client,
+}
+
 impl Intake {
     /// Over a running engine.
     pub fn new(
@@ -55,18 +70,25 @@ impl Intake {
         Self { desk: Arc::new(Desk { config, engine, tasks }), client }
     }
 
-    /// Answers one call.
+    /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
     pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
         let origin = request.headers().get(ORIGIN).cloned();
         let result = match self.guard(request.headers()) {
-            Ok(()) if origin.is_some() && is_preflight(&request) => Ok(preflight(request.headers())),
+            Ok(()) if origin.is_some() && is_preflight(&request) => Ok(Answered::Now(preflight(request.headers()))),
             Ok(()) => Box::pin(self.route(request, &info)).await,
             Err(error) => Err(error),
         };
-        let mut response = result.unwrap_or_else(|error| {
-            self.desk.engine.telemetry().request_refused(error.code);
-            error_response(&error)
-        });
+        let mut response = match result {
+            Ok(Answered::Now(response)) => response,
+            Ok(Answered::Accepted(waiting)) => {
+                let Waiting { accepted, marks, client } = *waiting;
+                Box::pin(accepted.answer(&self.desk, &marks, &client)).await
+            }
+            Err(error) => {
+                self.desk.engine.telemetry().request_refused(error.code);
+                error_response(&error)
+            }
+        };
         if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
             response.headers_mut().insert(HeaderName::from_static("access-control-allow-origin"), origin);
             response.headers_mut().append(http::header::VARY, HeaderValue::from_static("origin"));
@@ -88,7 +110,7 @@ impl Intake {
         self.desk.config.cors.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
     }
 
-    async fn route(&self, request: Request<Incoming>, info: &ConnectionInfo) -> Result<Response<Body>, ApiError> {
+    async fn route(&self, request: Request<Incoming>, info: &ConnectionInfo) -> Result<Answered, ApiError> {
         let desk = &*self.desk;
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
         let providers = &desk.config.providers;
@@ -121,22 +143,27 @@ impl Intake {
                     caller: caller.fingerprint,
                     wait: marks.wait,
                 };
-                desk.own_route(&call, client).await
+                desk.own_route(&call, client).await.map(Answered::Now)
             }
-            Route::DeferredCompletion(id) => desk.deferred_completion(id, caller.fingerprint).await,
+            Route::DeferredCompletion(id) => desk.deferred_completion(id, caller.fingerprint).await.map(Answered::Now),
             Route::Unknown => Err(ApiError::not_found("no such route")),
         }
     }
 
-    async fn api_call(&self, request: Request<Incoming>, call: ApiCall<'_>) -> Result<Response<Body>, ApiError> {
+    async fn api_call(&self, request: Request<Incoming>, call: ApiCall<'_>) -> Result<Answered, ApiError> {
         let capable = |endpoint: &Endpoint| {
             let capability = self.desk.engine.capability(&call.provider.name);
             capability.is_some_and(|capability| capability.endpoints.contains(endpoint))
         };
         let Some(endpoint) = deferrable_endpoint(request.method(), call.rest) else {
             let marked = self.is_marked_by_head(&request, &call);
-            return Ok(self.live(request.map(body_of), &call, marked.then_some("endpoint-not-batchable")).await);
+            let reason = marked.then_some("endpoint-not-batchable");
+            return Ok(Answered::Now(self.live(request.map(body_of), &call, reason).await));
         };
+        if call.marks.defer.unwrap_or(call.batch) && classify::is_on(&self.desk.config) && capable(&endpoint) {
+            // A call that would be refused anyway is refused before its body is read.
+            self.desk.may_wait(&call.marks)?;
+        }
         let (parts, incoming) = request.into_parts();
         let body = match call_body::read(incoming, self.desk.config.limits.max_body_bytes).await? {
             CallBody::Whole(body) => body,
@@ -148,7 +175,7 @@ impl Intake {
                         self.desk.config.limits.max_body_bytes
                     )));
                 }
-                return Ok(self.live(request, &call, None).await);
+                return Ok(Answered::Now(self.live(request, &call, None).await));
             }
         };
         let bytes = body.bytes();
@@ -158,22 +185,25 @@ impl Intake {
             Mark::Defer if !classify::is_on(&self.desk.config) => Some("deferral-off"),
             Mark::Defer if !capable(&endpoint) => Some("endpoint-not-batchable"),
             Mark::Defer => match self.defer(&parts.headers, &call, endpoint, &bytes).await? {
-                Ok(response) => return Ok(response),
+                Ok(accepted) => {
+                    let ApiCall { marks, client, .. } = call;
+                    return Ok(Answered::Accepted(Box::new(Waiting { accepted, marks, client })));
+                }
                 Err(reason) => Some(reason),
             },
         };
         let request = if suffix { without_suffix(parts, &bytes) } else { Request::from_parts(parts, body.into_body()) };
-        Ok(self.live(request, &call, reason).await)
+        Ok(Answered::Now(self.live(request, &call, reason).await))
     }
 
-    /// The inner error: the call goes live, for this reason.
+    /// Makes a call durable. The inner error: the call goes live, for this reason.
     async fn defer(
         &self,
         headers: &HeaderMap,
         call: &ApiCall<'_>,
         endpoint: Endpoint,
         body: &Bytes,
-    ) -> Result<Result<Response<Body>, &'static str>, ApiError> {
+    ) -> Result<Result<Accepted, &'static str>, ApiError> {
         let deferral = Deferral {
             provider: call.provider,
             endpoint,
@@ -182,10 +212,8 @@ impl Intake {
             headers,
             body: body.clone(),
         };
-        let accepted = Box::pin(self.desk.accept(&deferral)).await;
-        drop(deferral);
-        match accepted {
-            Ok(accepted) => Ok(Ok(accepted.answer(&self.desk, &call.marks, &call.client).await)),
+        match Box::pin(self.desk.accept(&deferral)).await {
+            Ok(accepted) => Ok(Ok(accepted)),
             Err(NotDeferred::Live(reason)) => Ok(Err(reason)),
             Err(NotDeferred::Refused(error)) => Err(error),
         }
@@ -215,7 +243,16 @@ impl Intake {
                 && self.classify(request.headers(), request.uri(), call, None).0 == Mark::Defer)
     }
 
-    async fn live(&self, request: Request<Body>, call: &ApiCall<'_>, reason: Option<&'static str>) -> Response<Body> {
+    async fn live(
+        &self,
+        mut request: Request<Body>,
+        call: &ApiCall<'_>,
+        reason: Option<&'static str>,
+    ) -> Response<Body> {
+        if reason.is_some() {
+            // The call was meant for nightbus; on an unmarked one these headers are the provider's.
+            headers::remove_consumed(request.headers_mut());
+        }
         let target = Target {
             provider: call.provider,
             path_and_query: call.rest,

@@ -1,13 +1,20 @@
 //! TLS for the listeners: the configured certificate, HTTP/2 or HTTP/1.1 by ALPN.
 //!
-//! The only file under `intake` that builds rustls configurations. Called once at start by `app`.
+//! The only file under `intake` that builds rustls configurations. Started by `app`; renewed files are taken without a
+//! restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use parking_lot::RwLock;
 use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsConfig;
 
@@ -21,12 +28,83 @@ pub struct TlsError {
     pub cause: String,
 }
 
-/// Reads the certificate chain and the key, and offers `h2` and `http/1.1`.
-///
-/// # Errors
-/// When a file cannot be read or parsed, or key and certificate do not belong together.
-pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    let fail = |file: &Path, cause: &dyn std::fmt::Display| TlsError { file: file.into(), cause: cause.to_string() };
+/// How often the files are looked at. Mounted secrets are swapped by symbolic link, which no file watch sees reliably.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The certificate in use; connections that are open keep theirs.
+#[derive(Debug)]
+pub struct Certificate {
+    config: TlsConfig,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read()))
+    }
+}
+
+impl Certificate {
+    /// Reads the certificate chain and the key.
+    ///
+    /// # Errors
+    /// When a file cannot be read or parsed, or key and certificate do not belong together.
+    pub fn load(config: &TlsConfig) -> Result<Arc<Self>, TlsError> {
+        let current = RwLock::new(Arc::new(read(config)?));
+        Ok(Arc::new(Self { config: config.clone(), current }))
+    }
+
+    /// A listener's configuration with this certificate; offers `h2` and `http/1.1`.
+    ///
+    /// # Errors
+    /// None that a working build of rustls knows.
+    pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| fail(&self.config.cert, &error))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(server))
+    }
+
+    /// Takes a renewed certificate as soon as both files belong together; until then the old one stays in use.
+    pub async fn reload_when_changed(self: Arc<Self>, stop: CancellationToken) {
+        let mut seen = written_at(&self.config);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            let now = written_at(&self.config);
+            if now == seen {
+                continue;
+            }
+            match self.reload() {
+                Ok(()) => {
+                    seen = now;
+                    tracing::info!(cert = %self.config.cert.display(), "the renewed certificate is in use");
+                }
+                Err(error) => tracing::warn!(%error, "the renewed certificate cannot be used yet; the old one stays"),
+            }
+        }
+    }
+
+    fn reload(&self) -> Result<(), TlsError> {
+        *self.current.write() = Arc::new(read(&self.config)?);
+        Ok(())
+    }
+}
+
+fn written_at(config: &TlsConfig) -> [Option<SystemTime>; 2] {
+    [&config.cert, &config.key].map(|file| std::fs::metadata(file).and_then(|data| data.modified()).ok())
+}
+
+fn fail(file: &Path, cause: &dyn std::fmt::Display) -> TlsError {
+    TlsError { file: file.into(), cause: cause.to_string() }
+}
+
+fn read(config: &TlsConfig) -> Result<CertifiedKey, TlsError> {
     let chain = CertificateDer::pem_file_iter(&config.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| fail(&config.cert, &error))?;
@@ -34,14 +112,10 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
         return Err(fail(&config.cert, &"no certificate in it"));
     }
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|error| fail(&config.key, &error))?;
-    let mut server = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| fail(&config.cert, &error))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| fail(&config.cert, &error))?;
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(server))
+    let signer = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| fail(&config.key, &error))?;
+    let certified = CertifiedKey::new(chain, signer);
+    certified.keys_match().map_err(|error| fail(&config.cert, &error))?;
+    Ok(certified)
 }
 
 #[cfg(test)]
@@ -54,12 +128,34 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let config = TlsConfig { cert: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
         std::fs::write(&config.cert, made.cert.pem()).unwrap();
-        let error = server_config(&config).unwrap_err();
+        let error = Certificate::load(&config).unwrap_err();
         assert!(error.to_string().contains("key.pem"), "{error}");
         std::fs::write(&config.key, made.signing_key.serialize_pem()).unwrap();
-        assert_eq!(server_config(&config).unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        let loaded = Certificate::load(&config).unwrap();
+        assert_eq!(loaded.server_config().unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         std::fs::write(&config.cert, "").unwrap();
-        let error = server_config(&config).unwrap_err();
+        let error = Certificate::load(&config).unwrap_err();
         assert!(error.to_string().contains("cert.pem"), "{error}");
+    }
+
+    #[test]
+    fn a_renewed_pair_is_taken_and_a_half_renewed_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = TlsConfig { cert: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
+        let made = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let write = |cert: &str, key: &str| {
+            std::fs::write(&config.cert, cert).unwrap();
+            std::fs::write(&config.key, key).unwrap();
+        };
+        let (old, new) = (made(), made());
+        write(&old.cert.pem(), &old.signing_key.serialize_pem());
+        let loaded = Certificate::load(&config).unwrap();
+        let in_use = || loaded.current.read().cert.first().map(|cert| cert.as_ref().to_vec());
+        write(&new.cert.pem(), &old.signing_key.serialize_pem());
+        assert!(loaded.reload().is_err());
+        assert_eq!(in_use(), Some(old.cert.der().as_ref().to_vec()));
+        write(&new.cert.pem(), &new.signing_key.serialize_pem());
+        loaded.reload().unwrap();
+        assert_eq!(in_use(), Some(new.cert.der().as_ref().to_vec()));
     }
 }

@@ -117,8 +117,8 @@ impl Store for MemoryStore {
         self.run(move |state| Ok(finished.into_iter().map(|finish| state.finish(finish)).collect()))
     }
 
-    fn requeue(&self, batch: BatchId, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<RequestId>> {
-        self.run(move |state| Ok(ids.into_iter().filter(|id| state.requeue(batch, *id)).collect()))
+    fn requeue(&self, batch: BatchId, ids: Vec<RequestId>, counts: bool) -> StoreFuture<'_, Vec<RequestId>> {
+        self.run(move |state| Ok(ids.into_iter().filter(|id| state.requeue(batch, *id, counts)).collect()))
     }
 
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {
@@ -268,10 +268,11 @@ impl State {
         })
     }
 
-    fn requeue(&mut self, batch: BatchId, id: RequestId) -> bool {
+    fn requeue(&mut self, batch: BatchId, id: RequestId, counts: bool) -> bool {
         self.get_mut(id).filter(|stored| stored.record.batch_id == Some(batch)).is_some_and(|stored| {
             let Ok(next) = stored.record.state.next(RequestEvent::Requeue) else { return false };
             stored.record.state = next;
+            stored.record.attempts = stored.record.attempts.saturating_sub(u32::from(!counts));
             true
         })
     }

@@ -332,7 +332,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn finish(&self, finished: Vec<Finish>) -> StoreFuture<'_, Vec<bool>>;
 
     /// Puts submitted requests of `batch` back into the queue; others are left as they are. Returns those requeued.
-    fn requeue(&self, batch: BatchId, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<RequestId>>;
+    /// `counts`: the batch was an attempt; without, it is taken back from the request's count (the line never had a chance to run).
+    fn requeue(&self, batch: BatchId, ids: Vec<RequestId>, counts: bool) -> StoreFuture<'_, Vec<RequestId>>;
 
     /// Sets bits of requests' options (such as [`RequestOptions::DELIVERED`]).
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()>;

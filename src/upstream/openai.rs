@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,7 @@ impl OpenAiProvider {
             .map_err(|error| no_answer(operation, error.to_string(), false))?;
         *request.headers_mut() = credentials.0.clone();
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         Ok(request)
     }
 
@@ -156,7 +159,12 @@ impl OpenAiProvider {
             .unwrap_or_else(|_elapsed| Err(no_answer("download", "no answer in time".to_owned(), true)))?;
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
-            return Ok(body);
+            return match parts.headers.get(CONTENT_ENCODING) {
+                Some(encoding) if encoding != "identity" => {
+                    Err(unreadable("download", &format!("encoded as {encoding:?}, which was not asked for")))
+                }
+                _ => Ok(body),
+            };
         }
         let body = tokio::time::timeout(CALL_TIMEOUT, read("download", body))
             .await

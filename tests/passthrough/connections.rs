@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nightbus::config::{TlsConfig, TlsRoots};
 use nightbus::intake::listener::{ConnectionInfo, DEFAULT_BACKLOG, Listener};
-use nightbus::intake::tls::server_config;
+use nightbus::intake::tls::Certificate;
 use nightbus::tasks::Tasks;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -172,7 +172,7 @@ async fn a_tls_listener_speaks_both_protocols() {
         cert: authority.write("cert.pem", &authority.chain),
         key: authority.write("key.pem", &authority.key),
     };
-    setup.tls = Some(server_config(&files).unwrap());
+    setup.tls = Some(Certificate::load(&files).unwrap().server_config().unwrap());
     let proxy = setup.start().await;
     for protocol in ["h2", "http/1.1"] {
         let mut config = authority.client_config();

@@ -110,6 +110,7 @@ pub(super) fn requeue(
     session: &mut Session<'_>,
     batch: BatchId,
     ids: &[RequestId],
+    counts: bool,
 ) -> rusqlite::Result<Vec<RequestId>> {
     let mut requeued = Vec::with_capacity(ids.len());
     for id in ids {
@@ -119,8 +120,8 @@ pub(super) fn requeue(
         let Ok(next) = state.next(RequestEvent::Requeue) else { continue };
         session
             .connection
-            .prepare_cached("UPDATE requests SET state = ?2 WHERE seq = ?1")?
-            .execute(params![id.sequence(), request_state_code(next)])?;
+            .prepare_cached("UPDATE requests SET state = ?2, attempts = max(attempts - ?3, 0) WHERE seq = ?1")?
+            .execute(params![id.sequence(), request_state_code(next), i64::from(!counts)])?;
         session.count(Some(state), Some(next));
         requeued.push(*id);
     }

@@ -94,11 +94,11 @@ impl Store for SqliteStore {
         })
     }
 
-    fn requeue(&self, batch: BatchId, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<RequestId>> {
+    fn requeue(&self, batch: BatchId, ids: Vec<RequestId>, counts: bool) -> StoreFuture<'_, Vec<RequestId>> {
         let rows = ids.len();
-        Box::pin(
-            self.change(rows, rows.saturating_mul(ROW_BYTES), move |session| changes::requeue(session, batch, &ids)),
-        )
+        Box::pin(self.change(rows, rows.saturating_mul(ROW_BYTES), move |session| {
+            changes::requeue(session, batch, &ids, counts)
+        }))
     }
 
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {

@@ -37,6 +37,8 @@ pub enum BadLine {
     Blank,
     /// Not JSON of the expected form (truncated, not UTF-8, …).
     Unreadable,
+    /// It breaks off or is no JSON, but it begins as the answer of this request: that one was executed.
+    Damaged(RequestId),
     /// No `custom_id` of ours.
     UnknownId,
     /// Neither an answer nor an error.
@@ -49,6 +51,7 @@ impl BadLine {
         match self {
             Self::Blank => "blank",
             Self::Unreadable => "unreadable",
+            Self::Damaged(_) => "damaged",
             Self::UnknownId => "unknown_id",
             Self::Empty => "empty",
         }
@@ -83,14 +86,26 @@ struct LineError {
     message: Option<String>,
 }
 
-/// Reads a line (with or without its line end). The answer's body shares the line's memory.
+/// Reads a line (with or without its line end). The answer's body shares the line's memory. Bytes that are not UTF-8
+/// are replaced: the answer was paid for, and a character less is better than none of it.
 pub fn parse(line: &Bytes) -> Result<(RequestId, LineOutcome), BadLine> {
     let trimmed = line.trim_ascii();
     if trimmed.is_empty() {
         return Err(BadLine::Blank);
     }
-    let text = std::str::from_utf8(trimmed).map_err(|_not_utf8| BadLine::Unreadable)?;
-    let parsed: Line<'_> = serde_json::from_str(text).map_err(|_not_the_form| BadLine::Unreadable)?;
+    match std::str::from_utf8(trimmed) {
+        Ok(text) => parse_text(line, text),
+        Err(_not_utf8) => {
+            let repaired = Bytes::from(String::from_utf8_lossy(trimmed).into_owned());
+            parse_text(&repaired, std::str::from_utf8(&repaired).unwrap_or_default())
+        }
+    }
+}
+
+/// `text` is a part of `line`.
+fn parse_text(line: &Bytes, text: &str) -> Result<(RequestId, LineOutcome), BadLine> {
+    let parsed: Line<'_> = serde_json::from_str(text)
+        .map_err(|_not_the_form| id_in(text).map_or(BadLine::Unreadable, BadLine::Damaged))?;
     let id = parsed.custom_id.as_deref().and_then(|id| id.parse().ok()).ok_or(BadLine::UnknownId)?;
     if let Some(response) = parsed.response
         && let Some(body) = response.body
@@ -114,6 +129,13 @@ pub fn parse(line: &Bytes) -> Result<(RequestId, LineOutcome), BadLine> {
             message: error.message.unwrap_or_else(|| raw.get().chars().take(500).collect()),
         },
     ))
+}
+
+/// The request that a damaged line belongs to, where that much of it is left.
+fn id_in(text: &str) -> Option<RequestId> {
+    let (_, rest) = text.split_once("\"custom_id\"")?;
+    let rest = rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    rest.split_once('"')?.0.parse().ok()
 }
 
 /// Numbers and codes come as strings from some providers.
@@ -153,6 +175,29 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_not_utf8_keeps_the_rest_of_its_answer() {
+        let id = IdSource::default().request_id(Micros::from_unix_seconds(1), 2);
+        let line = format!(r#"{{"custom_id":"{id}","response":{{"status_code":200,"request_id":"r","body":{{"a":"x"#);
+        let mut line = line.into_bytes();
+        line.extend_from_slice(b"\xff\"}},\"error\":null}");
+        let (found, outcome) = parse(&Bytes::from(line)).unwrap();
+        let LineOutcome::Answered { body, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((found, &body[..]), (id, "{\"a\":\"x\u{fffd}\"}".as_bytes()));
+    }
+
+    #[test]
+    fn a_line_that_breaks_off_still_names_its_request() {
+        let id = IdSource::default().request_id(Micros::from_unix_seconds(1), 2);
+        let line = format!(r#"{{"id":"x","custom_id" : "{id}","response":{{"status_code":200,"body":{{"a""#);
+        assert_eq!(parse(&Bytes::from(line)), Err(BadLine::Damaged(id)));
+        assert_eq!(
+            parse(&Bytes::from(format!(r#"{{"custom_id":"{id}"#))),
+            Err(BadLine::Unreadable),
+            "cut inside the id"
+        );
+    }
+
+    #[test]
     fn not_executed() {
         let (_, outcome) =
             read(r#"{"custom_id":"ID","response":null,"error":{"code":"batch_expired","message":"late"}}"#).unwrap();
@@ -165,7 +210,7 @@ mod tests {
     fn bad_lines_say_why() {
         assert_eq!(parse(&Bytes::from_static(b" \r\n")), Err(BadLine::Blank));
         assert_eq!(parse(&Bytes::from_static(b"{\"custom_id\":\"re")), Err(BadLine::Unreadable));
-        assert_eq!(parse(&Bytes::from_static(b"{\"custom_id\":\"\xff\"}")), Err(BadLine::Unreadable));
+        assert_eq!(parse(&Bytes::from_static(b"{\"custom_id\":\"\xff\"}")), Err(BadLine::UnknownId));
         assert_eq!(parse(&Bytes::from_static(b"{\"custom_id\":\"stranger\",\"error\":null}")), Err(BadLine::UnknownId));
         assert_eq!(read(r#"{"custom_id":"ID","response":null,"error":null}"#), Err(BadLine::Empty));
         assert_eq!(read(r#"{"custom_id":"ID","response":{"body":{}}}"#), Err(BadLine::Unreadable));

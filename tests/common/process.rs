@@ -1,0 +1,109 @@
+//! The real binary, which a test may kill.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::client::{Client, DEADLINE};
+use super::provider::Provider;
+use super::proxy::{KEY, toml};
+
+/// Where a nightbus lives over several runs.
+pub(crate) struct Home {
+    folder: TempDir,
+    config: PathBuf,
+}
+
+/// One run.
+pub(crate) struct Running {
+    child: Child,
+    /// Kept open: a process whose standard output is closed might stop for that.
+    _output: Lines<BufReader<ChildStdout>>,
+    pub(crate) client: Client,
+}
+
+impl Home {
+    pub(crate) fn new(provider: &Provider, tables: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("proxy.toml");
+        let top = format!("data_dir = {:?}", folder.path().join("data").to_str().unwrap());
+        std::fs::write(&config, toml(&provider.sim.base_url(), &top, tables)).unwrap();
+        Self { folder, config }
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Starts it; returns when it listens.
+    pub(crate) async fn start(&self) -> Running {
+        self.try_start(None).await.expect("it listens")
+    }
+
+    /// Starts it with a point at which it kills itself; none when it died before it listened.
+    pub(crate) async fn start_to_die_at(&self, point: &str) -> Option<Running> {
+        self.try_start(Some(point)).await
+    }
+
+    async fn try_start(&self, point: Option<&str>) -> Option<Running> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightbus"));
+        command.args(["serve", "--config"]).arg(&self.config).current_dir(self.folder.path());
+        command.env_remove("NIGHTBUS_TEST_CRASH").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.kill_on_drop(true);
+        if let Some(point) = point {
+            command.env("NIGHTBUS_TEST_CRASH", point);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let listening = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some(address) = line.strip_prefix("nightbus listening on http://") {
+                    return Some(address.parse().unwrap());
+                }
+            }
+            None
+        };
+        let address = tokio::time::timeout(DEADLINE, listening).await.expect("it starts or ends")?;
+        Some(Running { child, _output: lines, client: Client::new(address, KEY) })
+    }
+
+    /// What it logged so far, for messages.
+    pub(crate) fn logged(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        text.lines().rev().take(40).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for its own end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("it ends").unwrap()
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub(crate) async fn terminate(mut self) -> ExitStatus {
+        let status = Command::new("kill").arg(self.id().to_string()).status().await.unwrap();
+        assert!(status.success());
+        self.ended().await
+    }
+}
+
+/// The largest resident memory that the process has had, in bytes.
+pub(crate) fn peak_memory(id: u32) -> u64 {
+    let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}

@@ -1,0 +1,33 @@
+//! nightbus as its users meet it, against the contract: over HTTP, with the simulator as the provider, and as a real
+//! process where a process has to die.
+//!
+//! The invariant behind all of it: each accepted request is executed at most once while an execution may still be
+//! billed, and is answered exactly once, to the one who asked.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "the helpers of tests may fail a test"
+)]
+
+#[path = "system/access.rs"]
+mod access;
+#[path = "system/batch_faults.rs"]
+mod batch_faults;
+#[path = "common/mod.rs"]
+mod common;
+#[path = "system/crash.rs"]
+mod crash;
+#[path = "system/deferral.rs"]
+mod deferral;
+#[path = "system/marking.rs"]
+mod marking;
+#[path = "system/memory.rs"]
+mod memory;
+#[path = "system/recovery.rs"]
+mod recovery;
+#[path = "system/results.rs"]
+mod results;
