@@ -16,7 +16,7 @@ class Client:
     kinds: tuple[str, ...] = ("chat",)
     # Several choices in one stream.
     choices: bool = True
-    # Refusals are shown apart from the text.
+    # Refusals are shown apart from the text, streamed too.
     refusals: bool = True
 
 
@@ -31,8 +31,8 @@ CLIENTS: list[Client] = [
     Client("openai-python 1.109, aiohttp", "v1/openai_python", "aiohttp", API),
     Client("openai-node 6.49, `timeout` of the client", "node", "openai-client", API),
     Client("openai-node 6.49, `timeout` of the call", "node", "openai-call", API),
-    Client("LangChain 1.7 `ChatOpenAI`, sync", "langchain/langchain", "sync", choices=False),
-    Client("LangChain 1.7 `ChatOpenAI`, async", "langchain/langchain", "async", choices=False),
+    Client("LangChain 1.7 `ChatOpenAI`, sync", "langchain/langchain", "sync", choices=False, refusals=False),
+    Client("LangChain 1.7 `ChatOpenAI`, async", "langchain/langchain", "async", choices=False, refusals=False),
     Client("LiteLLM 1.102, sync", "litellm/lite", "sync"),
     Client("LiteLLM 1.102, async", "litellm/lite", "async"),
     Client("Vercel AI SDK 6, chat", "node", "vercel-chat", choices=False, refusals=False),

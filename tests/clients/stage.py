@@ -65,10 +65,10 @@ async def until(what: str, check: Callable[[], T | None], seconds: float = 60.0)
         await asyncio.sleep(0.1)
 
 
-def get(url: str, key: str | None = None, body: Any = None) -> Any:
+def get(url: str, key: str | None = None, body: Any = None, headers: dict[str, str] | None = None) -> Any:
     """A JSON call, past all proxies."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    request = urllib.request.Request(url, data, {"content-type": "application/json", **(headers or {})})
     if key:
         request.add_header("authorization", f"Bearer {key}")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -111,7 +111,7 @@ class Process:
 
     def kill(self) -> None:
         """`kill -9`, children and all."""
-        if self.child.returncode is None:
+        if hasattr(self, "child") and self.child.returncode is None:
             os.killpg(self.child.pid, signal.SIGKILL)
 
     async def terminate(self) -> int:
@@ -129,11 +129,12 @@ class Stage:
         self.batch_seconds = batch_seconds
         self.settings = {**self.DEFAULTS, **settings}
         self.port = free_port()
+        self.simulator, self.proxy = Process(folder / "simulator.log"), Process(folder / "proxy.log")
 
     async def start(self) -> Stage:
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         seconds = str(self.batch_seconds)
-        self.simulator = await Process(self.folder / "simulator.log").start(
+        await self.simulator.start(
             *(binary(), "simulate", "--listen", "127.0.0.1:0", "--batch-seconds", seconds), env=environment()
         )
         self.sim_url = await self.simulator.address("simulator")
@@ -143,7 +144,7 @@ class Stage:
     async def start_proxy(self) -> None:
         """Starts the proxy (again), on the same port and the same data."""
         settings = {f"NIGHTBUS_{name.upper()}": value for name, value in self.settings.items()}
-        self.proxy = await Process(self.folder / "proxy.log").start(
+        await self.proxy.start(
             *(binary(), "serve", "--listen", f"127.0.0.1:{self.port}", "--admin-listen", "127.0.0.1:0"),
             *("--upstream", f"{self.sim_url}/v1", "--data-dir", str(self.folder / "data")),
             env=environment(**settings),
@@ -192,15 +193,16 @@ class Nginx:
     def __init__(self, folder: Path, target: str) -> None:
         self.folder = folder
         self.target = target.removeprefix("http://")
+        self.process = Process(folder / "nginx.log")
         self.plain, self.tuned = free_port(), free_port()
 
     async def start(self) -> Nginx:
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         config = self.folder / "nginx.conf"
         user = "user root;" if os.geteuid() == 0 else ""
         ports = {"plain": self.plain, "tuned": self.tuned}
         config.write_text(NGINX.format(folder=self.folder, target=self.target, user=user, **ports))
-        self.process = await Process(self.folder / "nginx.log").start(
+        await self.process.start(
             "nginx", "-c", str(config), "-p", str(self.folder), env=environment()
         )
 

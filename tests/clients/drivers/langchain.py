@@ -21,6 +21,8 @@ def model(call: Call) -> Any:
         default_headers=call["headers"],
         n=body.get("n"),
         stream_usage=True,
+        # Otherwise it depends on the model and the tools.
+        use_responses_api=False,
     )
     return chat.bind_tools(body["tools"], tool_choice="required") if body.get("tools") else chat
 

@@ -24,11 +24,16 @@ def arguments(call: Call) -> dict[str, Any]:
         "api_key": call["key"],
         "timeout": call["timeout"],
         "extra_headers": call["headers"],
+        # It does not know the model, and would refuse what it does not know to be supported.
+        "allowed_openai_params": ["tools", "tool_choice"],
     }
 
 
 def told(made: Any) -> Outcome:
-    return protocol.whole(made.model_dump())
+    told = protocol.whole(made.model_dump())
+    # The details are LiteLLM's own, and others when it has put a stream together.
+    totals = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {**told, "usage": {name: told["usage"][name] for name in totals}}
 
 
 def failed(error: openai.APIError) -> Outcome:

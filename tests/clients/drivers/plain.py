@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from typing import Any
 
 import aiohttp as aiohttp_client
@@ -29,8 +30,12 @@ def sent(call: Call) -> tuple[str, dict[str, str], dict[str, Any]]:
 
 def told(call: Call, status: int, text: str) -> Outcome:
     if status != 200:
-        error = json.loads(text)["error"]
+        # A peer in between has its own pages for its own errors.
+        error = json.loads(text)["error"] if text.startswith("{") else {"message": text[:200], "code": None}
         return protocol.failure(Refused(error["message"]), status, error["code"])
+    if not text.strip():
+        # Whoever reads no further than the status takes this for a success.
+        return protocol.answer(None, "nothing")
     return protocol.rebuilt(text) if call.get("stream") else protocol.whole(json.loads(text))
 
 
@@ -51,17 +56,19 @@ async def aiohttp(call: Call) -> Outcome:
 
 
 def curl(call: Call) -> Outcome:
-    """`--max-time` is a total limit. `--retry` starts again after it, and after 429 and 503 as `Retry-After` says."""
+    """`--max-time` is a total limit. `--retry` starts again after it, and after 429 and 503 as `Retry-After` says; the
+    output goes to a file because curl empties that before it starts again, which it cannot do with a pipe."""
     url, headers, body = sent(call)
-    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--write-out", "\n%{http_code}", "--retry", "5"]
-    command += ["--max-time", str(call["timeout"]), "--json", json.dumps(body), url]
-    for name, value in headers.items():
-        command += ["--header", f"{name}: {value}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.NamedTemporaryFile() as file:
+        command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--retry", "5", "--output", file.name]
+        command += ["--write-out", "%{http_code}", "--max-time", str(call["timeout"]), "--json", json.dumps(body), url]
+        for name, value in headers.items():
+            command += ["--header", f"{name}: {value}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        text = file.read().decode()
     if done.returncode != 0:
         return protocol.failure(Refused(done.stderr.strip()), code=f"exit {done.returncode}")
-    text, _, status = done.stdout.rpartition("\n")
-    return told(call, int(status), text)
+    return told(call, int(done.stdout), text)
 
 
 protocol.run({"requests": requests, "aiohttp": aiohttp, "curl": curl})
