@@ -1,6 +1,6 @@
 //! How fast the durable store accepts, submits, reads and finishes, and what a row costs in CPU.
 //!
-//! `cargo bench --bench store_insert [-- SECONDS]`. A plain program: each line is one measurement. Bodies are chat
+//! `cargo bench --bench store_insert [-- SECONDS [CALLERS]]`; with CALLERS only that many are measured. A plain program: each line is one measurement. Bodies are chat
 //! requests of about 2 KB made of English-like words; answers are 4 KB. The directory is made in the working
 //! directory (set `BENCH_DIR` for another disk), because a temporary directory may be memory.
 #![expect(clippy::print_stdout, reason = "a program for people")]
@@ -32,11 +32,16 @@ const WORDS: &str = "the of and to in is that for it as was with be by on not he
     public something less though put think almost hand enough far took head yet government began";
 
 fn main() -> Outcome<()> {
-    let seconds = std::env::args().filter_map(|argument| argument.parse().ok()).next_back().unwrap_or(3);
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse::<u32>().ok());
+    let duration = Duration::from_secs(numbers.next().unwrap_or(3).into());
+    let only = numbers.next();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if let Some(callers) = only {
+        return runtime.block_on(accepting(duration, &[callers]));
+    }
     compression();
     runtime.block_on(async {
-        accepting(Duration::from_secs(seconds)).await?;
+        accepting(duration, &[1, 16, 64, 256, 512, 2_048]).await?;
         harvesting().await
     })
 }
@@ -110,14 +115,14 @@ impl Bench {
 }
 
 /// Closed loops of callers, each waiting for its own commit.
-async fn accepting(duration: Duration) -> Outcome<()> {
+async fn accepting(duration: Duration, loads: &[u32]) -> Outcome<()> {
     println!("accept, bodies of about 2 KB: callers, durable rows/s, CPU us per row");
     let bodies: Arc<Vec<Bytes>> = Arc::new((0..2_000).map(|_| chat_body(2_048).into()).collect());
-    for callers in [1, 16, 64, 256, 512, 2_048] {
+    for callers in loads {
         let bench = Arc::new(Bench::open("accept")?);
         let tasks = nightbus::tasks::Tasks::new();
         let (started, cpu_before) = (Instant::now(), cpu());
-        let loops = (0..callers).map(|_| {
+        let loops = (0..*callers).map(|_| {
             let (bench, bodies) = (Arc::clone(&bench), Arc::clone(&bodies));
             tasks.spawn("caller", async move {
                 let mut rows = 0_usize;

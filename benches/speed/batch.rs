@@ -28,7 +28,7 @@ const BATCH_LINES: usize = 50_000;
 pub(crate) async fn answers(plan: &Plan) -> Outcome<Vec<Row>> {
     const COUNT: usize = 10_000;
     let provider = Provider::start(1_024)?;
-    let nightbus = plan.tools.nightbus(provider.address, &SETTINGS)?;
+    let nightbus = plan.tools.nightbus_unpinned(provider.address, &SETTINGS)?;
     let held = Held::open(nightbus.address, COUNT, &deferred(PYTHON)).await?;
     until_submitted(&provider, COUNT).await?;
     provider.release();
@@ -52,7 +52,7 @@ pub(crate) async fn answers(plan: &Plan) -> Outcome<Vec<Row>> {
 pub(crate) async fn harvest(plan: &Plan) -> Outcome<Vec<Row>> {
     const HELD: usize = 18_000;
     let provider = Provider::start(4_000)?;
-    let nightbus = plan.tools.nightbus(provider.address, &SETTINGS)?;
+    let nightbus = plan.tools.nightbus_unpinned(provider.address, &SETTINGS)?;
     let held = Held::open(nightbus.address, HELD, &deferred(PYTHON)).await?;
     let rest = Arc::new(deferred(ASYNC));
     closed_loop(nightbus.address, 250, &rest, 202, Until::Calls(BATCH_LINES - HELD)).await?;
@@ -100,7 +100,7 @@ async fn all_durable(nightbus: &Server) -> Outcome<Instant> {
 pub(crate) async fn count(plan: &Plan) -> Outcome<Vec<Row>> {
     const CALLS: usize = 120_000;
     let provider = Provider::start(400)?;
-    let nightbus = plan.tools.nightbus(provider.address, &SETTINGS)?;
+    let nightbus = plan.tools.nightbus_unpinned(provider.address, &SETTINGS)?;
     let bodies = Arc::new(Bodies::new(400, |body| post("/v1/chat/completions", ASYNC, body)));
     closed_loop(nightbus.address, 250, &bodies, 202, Until::Calls(CALLS)).await?;
     until_submitted(&provider, CALLS).await?;

@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 
 /// The core of the servers under test; `scripts/bench` runs this program on the other.
 const SERVER_CORE: &str = "0";
+const ALL_CORES: &str = "0,1";
 const READY: Duration = Duration::from_secs(30);
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -50,8 +51,17 @@ impl Tools {
 
     /// nightbus with `upstream` as its provider and `settings` in its environment, on an empty data directory.
     pub(crate) fn nightbus(&self, upstream: SocketAddr, settings: &[(&str, &str)]) -> Outcome<Server> {
+        self.nightbus_on(SERVER_CORE, upstream, settings)
+    }
+
+    /// The same on all cores, for rows without a peer: reading, sealing and syncing are meant to overlap.
+    pub(crate) fn nightbus_unpinned(&self, upstream: SocketAddr, settings: &[(&str, &str)]) -> Outcome<Server> {
+        self.nightbus_on(ALL_CORES, upstream, settings)
+    }
+
+    fn nightbus_on(&self, cores: &str, upstream: SocketAddr, settings: &[(&str, &str)]) -> Outcome<Server> {
         let dir = self.fresh("nightbus")?;
-        let mut command = pinned(&self.nightbus);
+        let mut command = pinned(cores, &self.nightbus);
         command.arg("serve").current_dir(&dir).env_clear();
         command
             .env("NIGHTBUS_LISTEN", "127.0.0.1:0")
@@ -82,7 +92,7 @@ impl Tools {
         );
         let file = dir.join("nginx.conf");
         std::fs::write(&file, config)?;
-        let mut command = pinned(&self.nginx);
+        let mut command = pinned(SERVER_CORE, &self.nginx);
         command.arg("-p").arg(&dir).arg("-c").arg(&file);
         let child = spawn(command, &dir)?;
         let server = Server { child, address, admin: address };
@@ -99,7 +109,7 @@ impl Tools {
     /// The bare server that appends each body to a log (`log_peer.rs`).
     pub(crate) fn log_peer(&self, sync_delay_ms: u64) -> Outcome<Server> {
         let dir = self.fresh("log-peer")?;
-        let mut command = pinned(&std::env::current_exe()?);
+        let mut command = pinned(SERVER_CORE, &std::env::current_exe()?);
         command.arg("log-peer").arg(dir.join("log")).arg(sync_delay_ms.to_string());
         let (child, found) = started(command, &dir, &["log peer listening on http://"])?;
         let address = found.first().copied().ok_or("no address")?;
@@ -150,9 +160,9 @@ pub(crate) fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn pinned(program: &Path) -> Command {
+fn pinned(cores: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
-    command.arg("-c").arg(SERVER_CORE).arg(program);
+    command.arg("-c").arg(cores).arg(program);
     command
 }
 

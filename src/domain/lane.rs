@@ -1,6 +1,6 @@
 //! Lanes: which requests may share one provider batch (contract, section 1).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -92,19 +92,35 @@ pub struct LaneKey {
     pub deadline_class: i64,
 }
 
+/// For people and log lines. The model is the caller's text: a line break in it would make a log line of its own.
 impl fmt::Display for LaneKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}:{}",
-            self.provider,
-            self.endpoint.relative().trim_start_matches('/'),
-            self.model,
-            self.account
-        )?;
+        write!(f, "{}:{}:", self.provider, self.endpoint.relative().trim_start_matches('/'))?;
+        for letter in self.model.chars() {
+            let breaks = letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+            f.write_char(if breaks { char::REPLACEMENT_CHARACTER } else { letter })?;
+        }
+        write!(f, ":{}", self.account)?;
         if self.deadline_class != 0 {
             write!(f, ":{}", self.deadline_class)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_with_line_breaks_does_not_make_log_lines_of_its_own() {
+        let lane = LaneKey {
+            provider: Arc::from("openai"),
+            account: Fingerprint([0xab; 16]),
+            endpoint: Endpoint::ChatCompletions,
+            model: Arc::from("m\r\n\u{1b}[31m\u{2028}é"),
+            deadline_class: 0,
+        };
+        assert_eq!(lane.to_string(), "openai:chat/completions:m\u{fffd}\u{fffd}\u{fffd}[31m\u{fffd}é:abababababab");
     }
 }

@@ -1,6 +1,7 @@
 //! From a batch's final state to its lines' answers: both files read as streams, each line on its own, every result
 //! durable before its caller hears of it, nothing counted twice however often a file is read.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +126,7 @@ struct Harvest<'a> {
     /// Lines that may be tried again, with what they said.
     again: Vec<(RequestId, LineOutcome)>,
     /// Lines that are there and cannot be read: executed and billed, but without an answer.
-    damaged: Vec<RequestId>,
+    damaged: HashSet<RequestId>,
     lines: usize,
     bytes: u64,
 }
@@ -143,7 +144,7 @@ impl<'a> Harvest<'a> {
             settled,
             recorder,
             again: Vec::new(),
-            damaged: Vec::new(),
+            damaged: HashSet::new(),
             lines: 0,
             bytes: 0,
         })
@@ -206,7 +207,7 @@ impl<'a> Harvest<'a> {
             Err(output_line::BadLine::Blank) => return,
             Err(bad) => {
                 if let output_line::BadLine::Damaged(id) = bad {
-                    self.damaged.push(id);
+                    self.damaged.insert(id);
                 }
                 return self.context.telemetry.line_unusable(self.batch.id, bad.as_str());
             }

@@ -12,10 +12,11 @@ use crate::engine::settle;
 use crate::store::{BatchRecord, Finish, StoreError};
 
 /// A group is written when it has so many answers or bytes.
-const GROUP_ANSWERS: usize = 400;
-const GROUP_BYTES: usize = 1 << 20;
+/// Large groups touch each page of the store fewer times.
+const GROUP_ANSWERS: usize = 1_000;
+const GROUP_BYTES: usize = 4 << 20;
 /// Groups on their way to the disk.
-const GROUPS_IN_FLIGHT: usize = 3;
+const GROUPS_IN_FLIGHT: usize = 2;
 
 type Writing = JoinHandle<Option<Result<usize, StepError>>>;
 
@@ -63,7 +64,9 @@ impl Recorder {
         if self.group.is_empty() {
             return;
         }
-        let group = std::mem::take(&mut self.group);
+        let mut group = std::mem::take(&mut self.group);
+        // In order of their rows: neighbours share pages.
+        group.sort_unstable_by_key(|finish| finish.id);
         self.group_bytes = 0;
         let (context, batch) = (Arc::clone(&self.context), Arc::clone(&self.batch));
         let writing = async move { settle::finish(&context, &batch, group).await };

@@ -48,15 +48,21 @@ impl Refusal {
         Self { status: 502, code: "batch_failed".to_owned(), message: message.into(), body: None }
     }
 
-    /// The provider refused the upload or the batch itself: its callers get what a live call would have told them.
+    /// The provider refused the upload or the batch itself: its callers get what a live call would have told them. What
+    /// is not JSON (a gateway's page) is not the API's answer and is not passed on as one; only its status is named.
     pub(crate) fn from_provider(error: &ProviderError) -> Self {
         match error {
-            ProviderError::Refused { status, code, message, body, .. } => Self {
-                status: *status,
-                code: code.clone(),
-                message: message.clone(),
-                body: serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok().then(|| body.clone()),
-            },
+            ProviderError::Refused { operation, status, .. } if error.has_no_batch_api() => Self::own(format!(
+                "the provider has no Batch API under its base_url (it answered {status} to the {operation}): send the call live, or take another provider"
+            )),
+            ProviderError::Refused { status, code, message, body, .. }
+                if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
+            {
+                Self { status: *status, code: code.clone(), message: message.clone(), body: Some(body.clone()) }
+            }
+            ProviderError::Refused { operation, status, .. } => Self::own(format!(
+                "the provider refused the {operation} with {status}, without an error that its API knows: send the call live, or ask the provider"
+            )),
             ProviderError::NoAnswer { .. } | ProviderError::Unreadable { .. } => Self::own(error.to_string()),
         }
     }
@@ -293,8 +299,9 @@ pub(crate) async fn failed_validation(
         tally.requeued = requeue(context, batch, records, "token_limit_exceeded", Some(wait)).await?;
         return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
     }
+    let numbered = file_lines(batch, &context.store.records(lines.clone()).await?);
     let named: HashMap<RequestId, &BatchFault> =
-        object.errors.iter().filter_map(|fault| Some((*lines.get(fault.line?.checked_sub(1)?)?, fault))).collect();
+        object.errors.iter().filter_map(|fault| Some((*numbered.get(fault.line?.checked_sub(1)?)?, fault))).collect();
     if named.is_empty() {
         let refusal = first.map_or_else(
             || Refusal::own("the provider refused the batch without saying why: try again, or send the call live"),
@@ -320,5 +327,17 @@ pub(crate) async fn failed_validation(
     end_batch(context, batch, BatchEvent::Fail, tally, message).await
 }
 
+/// The lines of the uploaded file, as the provider numbers them: requests that had ended before were left out of it.
+fn file_lines(batch: &BatchRecord, lines: &[RequestRecord]) -> Vec<RequestId> {
+    let was_left_out = |record: &RequestRecord| {
+        record.state.is_terminal()
+            && record.finished_at.zip(batch.submitted_at).is_some_and(|(finished, submitted)| finished <= submitted)
+    };
+    lines.iter().filter(|record| !was_left_out(record)).map(|record| record.request.id).collect()
+}
+
 /// Faults that only nightbus itself can have made.
 const OURS: [&str; 5] = ["duplicate_custom_id", "mismatched_model", "invalid_json_line", "invalid_url", "empty_file"];
+
+#[cfg(test)]
+mod tests;

@@ -15,12 +15,8 @@ use crate::wire::api_error::ApiError;
 /// A caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller<'a> {
-    /// Stands for the credential: what it made, only it may see.
-    pub(crate) fingerprint: Fingerprint,
     /// The configured client key it used.
     pub(crate) client: Option<&'a ClientKey>,
-    /// Whether it sent any credential.
-    pub(crate) has_credential: bool,
 }
 
 /// Headers that select another quota and another bill (providers.md, section 1.1).
@@ -30,11 +26,9 @@ const ACCOUNT_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
 const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
 
 /// Finds out who is calling.
-pub(crate) fn identify<'a>(config: &'a Config, store: &dyn Store, headers: &HeaderMap) -> Result<Caller<'a>, ApiError> {
+pub(crate) fn identify<'a>(config: &'a Config, headers: &HeaderMap) -> Result<Caller<'a>, ApiError> {
     if config.client_keys.is_empty() {
-        let credentials = credentials(headers);
-        let fingerprint = store.fingerprint(&parts(b"caller", &credentials));
-        return Ok(Caller { fingerprint, client: None, has_credential: !credentials.is_empty() });
+        return Ok(Caller { client: None });
     }
     let Some(token) = token(headers) else {
         return Err(ApiError::unauthorized("no client key: send one of the configured keys as the API key"));
@@ -44,8 +38,7 @@ pub(crate) fn identify<'a>(config: &'a Config, store: &dyn Store, headers: &Head
         config.client_keys.iter().fold(None, |found, key| if matches(&key.key, token) { Some(key) } else { found });
     let client =
         client.ok_or_else(|| ApiError::unauthorized("unknown client key: ask whoever runs nightbus for one"))?;
-    let fingerprint = store.fingerprint(&[b"client", client.name.as_bytes()]);
-    Ok(Caller { fingerprint, client: Some(client), has_credential: true })
+    Ok(Caller { client: Some(client) })
 }
 
 /// Names and values, as they were sent.
@@ -59,6 +52,14 @@ fn parts<'a>(what: &'a [u8], named: &[(&'a str, &'a [u8])]) -> Vec<&'a [u8]> {
 }
 
 impl Caller<'_> {
+    /// Stands for the credential: what it made, only it may see. Live calls do without.
+    pub(crate) fn fingerprint(&self, store: &dyn Store, headers: &HeaderMap) -> Fingerprint {
+        match self.client {
+            Some(client) => store.fingerprint(&[b"client", client.name.as_bytes()]),
+            None => store.fingerprint(&parts(b"caller", &credentials(headers))),
+        }
+    }
+
     /// Whether this caller may use the provider.
     pub(crate) fn may_use(&self, provider: &str) -> Result<(), ApiError> {
         let allowed = self
@@ -74,20 +75,15 @@ impl Caller<'_> {
 }
 
 /// The upstream credential for a deferred call.
-pub(crate) fn account(
-    store: &dyn Store,
-    caller: &Caller<'_>,
-    provider: &ProviderConfig,
-    headers: &HeaderMap,
-) -> Result<Account, ApiError> {
+pub(crate) fn account(store: &dyn Store, provider: &ProviderConfig, headers: &HeaderMap) -> Result<Account, ApiError> {
     let mut sent: Vec<(&str, &[u8])> = Vec::with_capacity(4);
     if provider.api_key.is_none() {
-        if !caller.has_credential {
+        sent.extend(credentials(headers));
+        if sent.is_empty() {
             return Err(ApiError::unauthorized(
                 "no API key: a deferred call needs the provider's key in Authorization, or api_key_env in proxy.toml",
             ));
         }
-        sent.extend(credentials(headers));
     }
     sent.extend(ACCOUNT_HEADERS.into_iter().filter_map(|name| Some((name, headers.get(name)?.as_bytes()))));
     let env = provider.api_key.as_ref().map_or("", |key| key.env.as_str());

@@ -1,6 +1,6 @@
 //! Whether a call is deferred: the first mark of contract section 3 that applies decides.
 
-use crate::config::{Config, DeferralMode};
+use crate::config::{Config, DeferralMode, DeferralRule};
 use crate::intake::marks::Marks;
 use crate::wire::openai::peek::{may_have_batch_suffix, without_batch_suffix};
 
@@ -42,6 +42,16 @@ pub(crate) fn classify(config: &Config, call: &Call<'_>) -> (Mark, bool) {
     (if decision { Mark::Defer } else { Mark::Live }, suffix)
 }
 
+/// Whether the configuration could mark a call whose model is not known. Headers and prefix are not asked here.
+pub(crate) fn may_be_marked_by_configuration(config: &Config, call: &Call<'_>) -> bool {
+    for rule in config.deferral.rules.iter().filter(|rule| matches_but_for_model(rule, call)) {
+        if rule.defer || rule.model.is_none() {
+            return rule.defer;
+        }
+    }
+    config.deferral.default
+}
+
 /// Whether a marked call is deferred at all.
 pub(crate) fn is_on(config: &Config) -> bool {
     config.deferral.mode == DeferralMode::On
@@ -49,13 +59,16 @@ pub(crate) fn is_on(config: &Config) -> bool {
 
 fn by_rule(config: &Config, call: &Call<'_>, model: &str) -> Option<bool> {
     let rule = config.deferral.rules.iter().find(|rule| {
-        rule.model.as_ref().is_none_or(|glob| glob.is_match(model))
-            && rule.path.as_ref().is_none_or(|glob| glob.is_match(call.path))
-            && rule.user_agent.as_ref().is_none_or(|glob| glob.is_match(call.user_agent))
-            && rule.tag.as_ref().is_none_or(|tag| call.marks.tag.as_ref() == Some(tag))
-            && rule.key.as_ref().is_none_or(|key| call.key == Some(key.as_str()))
+        rule.model.as_ref().is_none_or(|glob| glob.is_match(model)) && matches_but_for_model(rule, call)
     })?;
     Some(rule.defer)
+}
+
+fn matches_but_for_model(rule: &DeferralRule, call: &Call<'_>) -> bool {
+    rule.path.as_ref().is_none_or(|glob| glob.is_match(call.path))
+        && rule.user_agent.as_ref().is_none_or(|glob| glob.is_match(call.user_agent))
+        && rule.tag.as_ref().is_none_or(|tag| call.marks.tag.as_ref() == Some(tag))
+        && rule.key.as_ref().is_none_or(|key| call.key == Some(key.as_str()))
 }
 
 /// The model is read only where it can decide: most live calls are never parsed.

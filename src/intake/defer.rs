@@ -20,7 +20,7 @@ use crate::engine::orphans::Attachment;
 use crate::engine::waiters::{Answer, Waiter};
 use crate::intake::answer::{self, Asked};
 use crate::intake::attach::{Found, Identity, was_abandoned};
-use crate::intake::caller::{self, Caller};
+use crate::intake::caller;
 use crate::intake::client::Client;
 use crate::intake::delivery::{self, Delivery};
 use crate::intake::hold::{self, Held, Told};
@@ -44,7 +44,8 @@ const NOT_IN_A_LINE: [&str; 4] = ["stream", "stream_options", "service_tier", "b
 pub(crate) struct Deferral<'a> {
     pub(crate) provider: &'a ProviderConfig,
     pub(crate) endpoint: Endpoint,
-    pub(crate) caller: Caller<'a>,
+    /// Stands for the caller's credential.
+    pub(crate) caller: Fingerprint,
     pub(crate) marks: Marks,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Bytes,
@@ -89,7 +90,7 @@ impl Desk {
         let model = without_batch_suffix(&peeked.model).unwrap_or(&peeked.model);
         let line = line_body(&call.body, &peeked, model);
         self.fits(call, &line)?;
-        let account = caller::account(&**self.engine.store(), &call.caller, call.provider, call.headers)?;
+        let account = caller::account(&**self.engine.store(), call.provider, call.headers)?;
         let identity = self.identity(call, account.fingerprint, key.as_deref());
         let (id, reservation) = loop {
             match self.find(&identity).await? {
@@ -156,7 +157,7 @@ impl Desk {
 
     fn identity(&self, call: &Deferral<'_>, account: Fingerprint, key: Option<&str>) -> Identity {
         let store = self.engine.store();
-        let caller = call.caller.fingerprint.0;
+        let caller = call.caller.0;
         let endpoint = call.endpoint.as_str().as_bytes();
         Identity {
             body: store.fingerprint(&[b"body", &caller, &account.0, endpoint, &call.body]),
@@ -212,7 +213,7 @@ impl Desk {
     ) -> NewRequest {
         NewRequest {
             id,
-            caller: call.caller.fingerprint,
+            caller: call.caller,
             lane: Arc::new(lane),
             tag: call.marks.tag.clone(),
             created_at: self.engine.clock().now(),
@@ -224,12 +225,11 @@ impl Desk {
         }
     }
 
-    /// In a task of its own: a client that leaves now must not leave a request that is stored and not queued, nor a
-    /// key that is free while its request is on its way into the store.
+    /// Ends whatever its caller does: a client that leaves now must not leave a request that is stored and not queued,
+    /// nor a key that is free while its request is on its way into the store.
     async fn store(&self, request: NewRequest, line: Bytes, reservation: Option<Reservation>) -> Result<(), ApiError> {
         let engine = self.engine.clone();
-        let stored = self.tasks.spawn("accept", async move {
-            let id = request.id;
+        let storing = async move {
             let stored = engine.store().accept(request.clone(), line).await;
             drop(reservation);
             match stored {
@@ -240,15 +240,12 @@ impl Desk {
                 Err(error) => {
                     engine.telemetry().store_failed(&error);
                     let error = unavailable(&error);
-                    engine.refused(id, &error.message);
+                    engine.refused(request.id, &error.message);
                     Err(error)
                 }
             }
-        });
-        match stored.await {
-            Ok(Some(stored)) => stored,
-            Ok(None) | Err(_) => Err(ApiError::internal("the request could not be stored: see nightbus's log")),
-        }
+        };
+        self.tasks.finish("accept", storing).await
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) enum Route<'a> {
     },
     /// nightbus's own routes: what comes after `/nightbus/v1`, without the query.
     Own(&'a str),
-    /// `GET /v1/chat/deferred-completion/{id}`.
+    /// `GET [/batch]/v1/chat/deferred-completion/{id}`: a client has one base URL for all its calls.
     DeferredCompletion(&'a str),
     /// Nothing we know.
     Unknown,
@@ -37,7 +37,6 @@ pub(crate) fn route<'a>(method: &Method, path_and_query: &'a str, is_provider: i
     };
     if let Some(rest) = after_v1(rest) {
         if method == Method::GET
-            && !batch
             && let Some(id) = path_of(rest).strip_prefix("/chat/deferred-completion/")
             && id.starts_with("req_")
         {
@@ -95,6 +94,8 @@ mod tests {
             ("/nightbus/v1/requests?limit=3", Route::Own("/requests")),
             ("/nightbus/v1requests", Route::Unknown),
             ("/v1/chat/deferred-completion/req_1", Route::DeferredCompletion("req_1")),
+            ("/batch/v1/chat/deferred-completion/req_1?x", Route::DeferredCompletion("req_1")),
+            ("/batch/v1/chat/deferred-completion/abc", api(None, "/chat/deferred-completion/abc", true)),
             ("/v1/chat/deferred-completion/abc", api(None, "/chat/deferred-completion/abc", false)),
         ] {
             assert_eq!(get(path), expected, "{path}");

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, ORIGIN, USER_AGENT};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONTENT_ENCODING, HeaderValue, ORIGIN, USER_AGENT};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
@@ -15,6 +15,7 @@ use crate::intake::call_body::{self, CallBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
 use crate::intake::client::Client;
+use crate::intake::cors;
 use crate::intake::defer::{Accepted, Deferral, Desk, NotDeferred};
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::marks::{self, Marks};
@@ -26,7 +27,7 @@ use crate::upstream::client::UpstreamClient;
 use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
 use crate::wire::openai::edit;
-use crate::wire::openai::peek::without_batch_suffix;
+use crate::wire::openai::peek::{may_have_batch_suffix, without_batch_suffix};
 
 /// The main listener's service.
 #[derive(Clone, Debug)]
@@ -43,6 +44,20 @@ struct ApiCall<'a> {
     caller: Caller<'a>,
     marks: Marks,
     client: Client,
+}
+
+impl ApiCall<'_> {
+    /// For the search for its mark.
+    fn described<'a>(&'a self, headers: &'a HeaderMap, uri: &'a http::Uri, body: Option<&'a [u8]>) -> Call<'a> {
+        Call {
+            marks: &self.marks,
+            batch_prefix: self.batch,
+            path: uri.path(),
+            user_agent: headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
+            key: self.caller.client.map(|client| client.name.as_str()),
+            body,
+        }
+    }
 }
 
 /// What became of a call.
@@ -73,8 +88,9 @@ impl Intake {
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
     pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
         let origin = request.headers().get(ORIGIN).cloned();
-        let result = match self.guard(request.headers()) {
-            Ok(()) if origin.is_some() && is_preflight(&request) => Ok(Answered::Now(preflight(request.headers()))),
+        let pages = &self.desk.config.cors.allow_origins;
+        let result = match cors::guard(pages, request.headers()) {
+            Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
             Ok(()) => Box::pin(self.route(request, &info)).await,
             Err(error) => Err(error),
         };
@@ -89,25 +105,8 @@ impl Intake {
                 error_response(&error)
             }
         };
-        if let Some(origin) = origin.filter(|origin| self.allows(origin)) {
-            response.headers_mut().insert(HeaderName::from_static("access-control-allow-origin"), origin);
-            response.headers_mut().append(http::header::VARY, HeaderValue::from_static("origin"));
-        }
+        cors::let_read(pages, origin, response.headers_mut());
         response
-    }
-
-    /// A web page must not spend or read anything through a browser (contract, section 2).
-    fn guard(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        match headers.get(ORIGIN) {
-            Some(origin) if !self.allows(origin) => Err(ApiError::forbidden_origin(
-                "calls from web pages are refused: list the page's origin in cors.allow_origins to allow it",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn allows(&self, origin: &HeaderValue) -> bool {
-        self.desk.config.cors.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
     }
 
     async fn route(&self, request: Request<Incoming>, info: &ConnectionInfo) -> Result<Answered, ApiError> {
@@ -121,7 +120,7 @@ impl Intake {
                 path_of(&path)
             )));
         }
-        let caller = caller::identify(&desk.config, &**desk.engine.store(), request.headers())?;
+        let caller = caller::identify(&desk.config, request.headers())?;
         let marks = marks::read(request.headers(), desk.engine.clock().now())?;
         let hold = &desk.config.hold;
         let client = Client::of(request.headers(), request.version(), info.interim.as_ref(), hold);
@@ -140,12 +139,15 @@ impl Intake {
                     method: request.method(),
                     path: path_only,
                     query,
-                    caller: caller.fingerprint,
+                    caller: caller.fingerprint(&**desk.engine.store(), request.headers()),
                     wait: marks.wait,
                 };
                 desk.own_route(&call, client).await.map(Answered::Now)
             }
-            Route::DeferredCompletion(id) => desk.deferred_completion(id, caller.fingerprint).await.map(Answered::Now),
+            Route::DeferredCompletion(id) => {
+                let caller = caller.fingerprint(&**desk.engine.store(), request.headers());
+                desk.deferred_completion(id, caller).await.map(Answered::Now)
+            }
             Route::Unknown => Err(ApiError::not_found("no such route")),
         }
     }
@@ -156,8 +158,8 @@ impl Intake {
             capability.is_some_and(|capability| capability.endpoints.contains(endpoint))
         };
         let Some(endpoint) = deferrable_endpoint(request.method(), call.rest) else {
-            let marked = self.is_marked_by_head(&request, &call);
-            let reason = marked.then_some("endpoint-not-batchable");
+            // Rules and the default are for calls that could be deferred: they do not make every other call tell why it is live.
+            let reason = call.marks.defer.unwrap_or(call.batch).then_some("endpoint-not-batchable");
             return Ok(Answered::Now(self.live(request.map(body_of), &call, reason).await));
         };
         if call.marks.defer.unwrap_or(call.batch) && classify::is_on(&self.desk.config) && capable(&endpoint) {
@@ -167,19 +169,16 @@ impl Intake {
         let (parts, incoming) = request.into_parts();
         let body = match call_body::read(incoming, self.desk.config.limits.max_body_bytes).await? {
             CallBody::Whole(body) => body,
-            CallBody::TooLong(body) => {
+            CallBody::TooLong { prefix, body } => {
                 let request = Request::from_parts(parts, body);
-                if self.is_marked_by_head(&request, &call) && classify::is_on(&self.desk.config) {
-                    return Err(ApiError::too_large(format!(
-                        "a deferred call may have {} bytes (limits.max_body_bytes): raise it, or send the call live",
-                        self.desk.config.limits.max_body_bytes
-                    )));
-                }
-                return Ok(Answered::Now(self.live(request, &call, None).await));
+                let reason = self.too_long(&request, &prefix, &call, capable(&endpoint))?;
+                drop(prefix);
+                return Ok(Answered::Now(self.live(request, &call, reason).await));
             }
         };
         let bytes = body.bytes();
-        let (mark, suffix) = self.classify(&parts.headers, &parts.uri, &call, Some(&bytes));
+        let (mark, suffix) =
+            classify::classify(&self.desk.config, &call.described(&parts.headers, &parts.uri, Some(&bytes)));
         let reason = match mark {
             Mark::Live => None,
             Mark::Defer if !classify::is_on(&self.desk.config) => Some("deferral-off"),
@@ -196,6 +195,43 @@ impl Intake {
         Ok(Answered::Now(self.live(request, &call, reason).await))
     }
 
+    /// Why a call that is too long to be deferred goes live, if it was marked. One that asks for deferral itself (by
+    /// header, prefix or suffix) is refused: it must not be bought at twice the price that it asked for.
+    fn too_long(
+        &self,
+        request: &Request<Body>,
+        prefix: &[u8],
+        call: &ApiCall<'_>,
+        capable: bool,
+    ) -> Result<Option<&'static str>, ApiError> {
+        let config = &self.desk.config;
+        // The cheap look first: a body of this size is not parsed for nothing.
+        let suffixed = || {
+            may_have_batch_suffix(prefix)
+                && edit::model_of_prefix(prefix).is_some_and(|model| without_batch_suffix(&model).is_some())
+        };
+        let asked = call.marks.defer.unwrap_or_else(|| call.batch || suffixed());
+        let marked = asked
+            || (call.marks.defer.is_none() && {
+                let described = call.described(request.headers(), request.uri(), None);
+                classify::may_be_marked_by_configuration(config, &described)
+            });
+        if !marked {
+            Ok(None)
+        } else if !classify::is_on(config) {
+            Ok(Some("deferral-off"))
+        } else if !capable {
+            Ok(Some("endpoint-not-batchable"))
+        } else if asked {
+            Err(ApiError::too_large(format!(
+                "a deferred call may have {} bytes (limits.max_body_bytes): raise it, or send the call live",
+                config.limits.max_body_bytes
+            )))
+        } else {
+            Ok(Some("too-large"))
+        }
+    }
+
     /// Makes a call durable. The inner error: the call goes live, for this reason.
     async fn defer(
         &self,
@@ -204,10 +240,11 @@ impl Intake {
         endpoint: Endpoint,
         body: &Bytes,
     ) -> Result<Result<Accepted, &'static str>, ApiError> {
+        refuse_encoded(headers)?;
         let deferral = Deferral {
             provider: call.provider,
             endpoint,
-            caller: call.caller.clone(),
+            caller: call.caller.fingerprint(&**self.desk.engine.store(), headers),
             marks: call.marks.clone(),
             headers,
             body: body.clone(),
@@ -217,30 +254,6 @@ impl Intake {
             Err(NotDeferred::Live(reason)) => Ok(Err(reason)),
             Err(NotDeferred::Refused(error)) => Err(error),
         }
-    }
-
-    fn classify(&self, headers: &HeaderMap, uri: &http::Uri, call: &ApiCall<'_>, body: Option<&[u8]>) -> (Mark, bool) {
-        let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        classify::classify(
-            &self.desk.config,
-            &Call {
-                marks: &call.marks,
-                batch_prefix: call.batch,
-                path: uri.path(),
-                user_agent,
-                key: call.caller.client.map(|client| client.name.as_str()),
-                body,
-            },
-        )
-    }
-
-    /// Whether header or prefix mark a call whose body is not looked into. Rules and the default are for calls that
-    /// could be deferred: they do not make every other call tell why it is live.
-    fn is_marked_by_head<B>(&self, request: &Request<B>, call: &ApiCall<'_>) -> bool {
-        call.marks.defer.unwrap_or(call.batch)
-            || (request.method() == Method::POST
-                && deferrable_endpoint(request.method(), call.rest).is_some()
-                && self.classify(request.headers(), request.uri(), call, None).0 == Mark::Defer)
     }
 
     async fn live(
@@ -268,6 +281,16 @@ fn body_of(incoming: Incoming) -> Body {
     http_body_util::BodyExt::boxed_unsync(http_body_util::BodyExt::map_err(incoming, Into::into))
 }
 
+/// A batch line is plain JSON, and nothing here decompresses what a caller sends.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    let plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+        return Ok(());
+    }
+    let message = "content-encoding: a deferred call cannot be compressed: send it uncompressed, or send it live";
+    Err(ApiError::invalid_request(message).about("content-encoding"))
+}
+
 /// A live call whose model carries the mark: the provider must not see it.
 fn without_suffix(mut parts: http::request::Parts, body: &Bytes) -> Request<Body> {
     #[derive(serde::Deserialize)]
@@ -283,23 +306,4 @@ fn without_suffix(mut parts: http::request::Parts, body: &Bytes) -> Request<Body
         parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     Request::from_parts(parts, body::full(body))
-}
-
-fn is_preflight<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS && request.headers().contains_key("access-control-request-method")
-}
-
-fn preflight(headers: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let answer = response.headers_mut();
-    for (asked, allowed) in [
-        ("access-control-request-method", "access-control-allow-methods"),
-        ("access-control-request-headers", "access-control-allow-headers"),
-    ] {
-        if let Some(value) = headers.get(asked) {
-            answer.insert(HeaderName::from_static(allowed), value.clone());
-        }
-    }
-    response
 }

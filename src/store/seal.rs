@@ -76,15 +76,27 @@ impl Sealer {
 
     /// Compresses and seals `plain` for `owner`.
     pub(crate) fn seal(&self, kind: Kind, owner: &[u8; 16], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let plain_len = u32::try_from(plain.len())
+        let envelope = compressed(plain).map_or_else(|| (uncompressed(plain), 0), |envelope| (envelope, FLAG_ZSTD));
+        self.close(kind, owner, plain.len(), envelope)
+    }
+
+    /// Seals `plain` as it is: a tenth of the time for small content, twice the room.
+    pub(crate) fn seal_in_haste(&self, kind: Kind, owner: &[u8; 16], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.close(kind, owner, plain.len(), (uncompressed(plain), 0))
+    }
+
+    fn close(
+        &self,
+        kind: Kind,
+        owner: &[u8; 16],
+        plain_len: usize,
+        (mut envelope, flags): (Vec<u8>, u8),
+    ) -> Result<Vec<u8>, StoreError> {
+        let plain_len = u32::try_from(plain_len)
             .ok()
-            .filter(|_| plain.len() <= MAX_PLAIN)
-            .ok_or_else(|| StoreError::Unwritable(format!("{} bytes are more than one row may hold", plain.len())))?;
+            .filter(|_| plain_len <= MAX_PLAIN)
+            .ok_or_else(|| StoreError::Unwritable(format!("{plain_len} bytes are more than one row may hold")))?;
         let nonce = self.next_nonce()?;
-        let (mut envelope, flags) = match compressed(plain) {
-            Some(envelope) => (envelope, FLAG_ZSTD),
-            None => (uncompressed(plain), 0),
-        };
         let (header, content) = envelope.split_first_chunk_mut::<HEADER_LEN>().ok_or_else(unsealable)?;
         *header = header_bytes(flags, nonce, plain_len);
         let tag = self
@@ -218,6 +230,8 @@ mod tests {
             let text = b"{\"role\":\"user\"}".iter().cycle().take(len).copied().collect::<Vec<_>>();
             let noise = std::iter::repeat_with(|| fastrand::u8(..)).take(len).collect::<Vec<_>>();
             for plain in [text, noise] {
+                let envelope = sealer.seal_in_haste(Kind::Body, &[9; 16], &plain).unwrap();
+                assert_eq!(sealer.open(Kind::Body, &[9; 16], &envelope).unwrap(), plain);
                 let envelope = sealer.seal(Kind::Body, &[9; 16], &plain).unwrap();
                 assert!(envelope.len() <= plain.len() + HEADER_LEN + TAG_LEN);
                 assert_eq!(sealer.open(Kind::Body, &[9; 16], &envelope).unwrap(), plain);

@@ -10,7 +10,8 @@ use http::header::{
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::body::{Body, empty, full};
 use crate::domain::clock::Micros;
@@ -18,8 +19,10 @@ use crate::domain::ids::BatchId;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::multipart::upload_form;
-use crate::upstream::provider::{BatchProvider, CreateBatch, Credentials, InputFile, ProviderError, ProviderFuture};
-use crate::wire::openai::batch::{BatchObject, parse_batch, parse_batch_list, parse_file_id};
+use crate::upstream::provider::{
+    BatchProvider, CreateBatch, Credentials, InputFile, ProviderError, ProviderFuture, UPLOAD,
+};
+use crate::wire::openai::batch::{BatchObject, parse_batch, parse_batch_list, parse_file_id, text_of};
 
 /// A small call and its answer, whole.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -113,14 +116,14 @@ impl OpenAiProvider {
         let bound = UPLOAD_TIMEOUT + Duration::from_secs(file.length / UPLOAD_BYTES_PER_SECOND);
         let boundary = format!("nightbus-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let form = upload_form(file, self.capability.file_expiry_seconds, &boundary);
-        let mut request = self.request("upload", Method::POST, "/files", credentials, form.body)?;
+        let mut request = self.request(UPLOAD, Method::POST, "/files", credentials, form.body)?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(form.length));
         if let Ok(value) = HeaderValue::from_str(&form.content_type) {
             headers.insert(CONTENT_TYPE, value);
         }
-        let body = self.call("upload", request, bound).await?;
-        parse_file_id(&body).map_err(|error| unreadable("upload", &error))
+        let body = self.call(UPLOAD, request, bound).await?;
+        parse_file_id(&body).map_err(|error| unreadable(UPLOAD, &error))
     }
 
     async fn find_batch(
@@ -266,34 +269,45 @@ fn unreadable(operation: &'static str, cause: &dyn std::fmt::Display) -> Provide
     ProviderError::Unreadable { operation, cause: cause.to_string() }
 }
 
-#[derive(Default, Deserialize)]
-struct ErrorEnvelope {
-    #[serde(default)]
-    error: ErrorFields,
-}
-
-#[derive(Default, Deserialize)]
-struct ErrorFields {
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    r#type: Option<String>,
-}
-
+/// Each member of the error is read by itself: a number where a text should be must not hide the others.
 fn refused(operation: &'static str, status: StatusCode, headers: &HeaderMap, body: Bytes) -> ProviderError {
-    let error = serde_json::from_slice::<ErrorEnvelope>(&body).unwrap_or_default().error;
+    let envelope = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    let error = envelope.get("error").unwrap_or(&Value::Null);
+    let text = |name| error.get(name).and_then(text_of);
     ProviderError::Refused {
         operation,
         status: status.as_u16(),
-        code: error.code.or(error.r#type).unwrap_or_default(),
-        message: error.message.unwrap_or_default().chars().take(500).collect(),
+        code: text("code").or_else(|| text("type")).unwrap_or_default(),
+        message: text("message").or_else(|| text_of(error)).unwrap_or_default().chars().take(500).collect(),
         body,
         retry_after: headers
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.trim().parse().ok())
             .map(Duration::from_secs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_with_odd_types_is_read_as_far_as_it_goes() {
+        for (body, expected) in [
+            (
+                r#"{"error":{"message":"no money","type":"t","code":"insufficient_quota"}}"#,
+                ("insufficient_quota", "no money"),
+            ),
+            (r#"{"error":{"message":"no model","code":404,"param":3}}"#, ("404", "no model")),
+            (r#"{"error":{"message":["a"],"type":"insufficient_quota","code":null}}"#, ("insufficient_quota", "")),
+            (r#"{"error":{"message":12,"code":{}}}"#, ("", "12")),
+            (r#"{"error":"not today"}"#, ("", "not today")),
+            ("<html>", ("", "")),
+        ] {
+            let error = refused("create", StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), Bytes::from(body));
+            let ProviderError::Refused { code, message, .. } = &error else { panic!("{error:?}") };
+            assert_eq!((code.as_str(), message.as_str()), expected, "{body}");
+        }
     }
 }

@@ -82,6 +82,9 @@ pub trait BatchProvider: Send + Sync + fmt::Debug {
     fn delete_file<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, ()>;
 }
 
+/// The operation that a batch begins with, as it stands in errors.
+pub const UPLOAD: &str = "upload";
+
 /// A provider call that gave no result.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProviderError {
@@ -132,15 +135,21 @@ impl ProviderError {
         }
     }
 
-    /// Whether the same call can never succeed: bad key, no permission, no money, a malformed call.
+    /// Whether the same call can never succeed: bad key, no permission, no money, a malformed call, no batch API.
     pub fn is_lasting(&self) -> bool {
         match self {
+            _ if self.has_no_batch_api() => true,
             Self::Refused { status: 429, code, .. } => {
                 matches!(code.as_str(), "insufficient_quota" | "billing_hard_limit_reached")
             }
             Self::Refused { status, .. } => (400..500).contains(status) && !matches!(status, 404 | 408 | 409 | 425),
             Self::NoAnswer { .. } | Self::Unreadable { .. } => false,
         }
+    }
+
+    /// Whether the provider has no Batch API at all: an upload names nothing that could be missing, so its route is.
+    pub fn has_no_batch_api(&self) -> bool {
+        matches!(self, Self::Refused { operation: UPLOAD, status: 404 | 405 | 501, .. })
     }
 
     /// Whether the thing asked for is not there.
@@ -153,6 +162,28 @@ impl ProviderError {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::NoAnswer { .. } | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(operation: &'static str, status: u16) -> ProviderError {
+        let (code, message) = (String::new(), String::new());
+        ProviderError::Refused { operation, status, code, message, body: Bytes::new(), retry_after: None }
+    }
+
+    #[test]
+    fn an_upload_without_a_route_is_lasting_and_a_missing_batch_is_not() {
+        for status in [404, 405, 501] {
+            assert!(refused("upload", status).is_lasting(), "{status}");
+        }
+        for (operation, status) in
+            [("upload", 409), ("upload", 500), ("poll", 404), ("create", 404), ("download", 404), ("create", 425)]
+        {
+            assert!(!refused(operation, status).is_lasting(), "{operation} {status}");
         }
     }
 }

@@ -131,6 +131,11 @@ async fn web_pages_are_refused_unless_their_origin_is_listed() {
             assert!(!reply.headers.contains_key("access-control-allow-origin"));
         }
     }
+    // An image or a script of a page: no Origin, but the browser tells that it comes from elsewhere.
+    for site in ["cross-site", "same-site"] {
+        let reply = client.send(Method::GET, "/v1/models", &[("sec-fetch-site", site)], "").await.unwrap();
+        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (403, "forbidden_origin"), "{site}");
+    }
     let listed = ("origin", "https://app.example");
     let preflight = [
         listed,
@@ -148,6 +153,10 @@ async fn web_pages_are_refused_unless_their_origin_is_listed() {
     for reply in [deferred, live] {
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("access-control-allow-origin"), "https://app.example");
+        let readable = reply.header("access-control-expose-headers");
+        for name in ["x-nightbus-request-id", "x-nightbus-cost-usd", "location", "retry-after", "x-request-id"] {
+            assert!(readable.split(", ").any(|one| one == name), "{name}: {readable}");
+        }
         assert!(reply.headers.get_all("vary").iter().any(|value| value == "origin"));
     }
     assert_eq!(provider.executions_of("probe-evil").await, 0);

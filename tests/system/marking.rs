@@ -20,6 +20,9 @@ enum Way {
 /// Path, headers, body, and what should become of them.
 type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a Value, Way);
 
+/// Headers and text of a call, and what it is told of its way.
+type Told<'a> = (&'a [(&'a str, &'a str)], &'a str, Option<&'a str>);
+
 /// Sends with `Prefer: respond-async`, so that a deferred call answers at once.
 async fn way_of(client: &Client, path: &str, headers: &[(&str, &str)], body: &Value) -> Way {
     let headers: Vec<_> = headers.iter().copied().chain([ASYNC]).collect();
@@ -229,7 +232,7 @@ async fn a_deep_or_odd_body_does_not_fail_the_batch_of_others() {
     let deep = format!("{{\"model\":\"gpt-6-luna\",\"messages\":{}{}}}", "[".repeat(2_000), "]".repeat(2_000));
     let wrong = json!({"model": "gpt-6-luna", "messages": "text"}).to_string();
     let duplicate = r#"{"model":"gpt-6-luna","model":"gpt-5.6-luna","messages":[{"role":"user","content":"x"}]}"#;
-    let escaped = r#"{"mod\u0065l":"gpt-6-luna","messages":[{"role":"user","content":"probe-escaped"}]}"#;
+    let escaped = r#"{"mod\u0065l":"gpt-6-luna:batch","str\u0065am":false,"messages":[{"role":"user","content":"probe-escaped"}]}"#;
     let good = chat("probe-good");
     let (good, deep, wrong, duplicate, escaped) = tokio::join!(
         client.held(CHAT, &good),
@@ -263,6 +266,73 @@ async fn bodies_that_are_too_large_are_refused_when_deferred_and_pass_when_live(
     let live = proxy.client.post(CHAT, &[], large.to_string()).await;
     assert_eq!(live.status, 200, "live calls have no such limit");
     assert_eq!(provider.executions_of("probe-large").await, 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_too_large_to_be_deferred_is_refused_if_it_asked_for_it_and_says_why_it_is_live_if_not() {
+    let provider = Provider::quick().await;
+    let rules = "[limits]\nmax_body_bytes = 20000\n[deferral]\n\
+        [[deferral.rules]]\ntag = \"asleep\"\ndefer = false\n\
+        [[deferral.rules]]\nmodel = \"gpt-6-*\"\nuser_agent = \"eval/*\"\ndefer = true\n";
+    let proxy = Proxy::with(&provider, rules).await;
+    let client = &proxy.client;
+    let padding = "x".repeat(30_000);
+    // The model first, as the SDKs send it: the suffix is in the part that was read.
+    let of = |model: &str, text: &str| {
+        format!(
+            r#"{{"model":"{model}","messages":[{{"role":"user","content":"{text}"}},{{"role":"user","content":"{padding}"}}]}}"#
+        )
+    };
+    let asked = client.post(CHAT, &[], of("gpt-6-luna:batch", "x")).await;
+    assert_eq!((asked.status.as_u16(), asked.code().as_str()), (413, "too_large"));
+    let (eval, asleep) = (("user-agent", "eval/1"), ("x-nightbus-tag", "asleep"));
+    let live: [Told<'_>; 5] = [
+        (&[], "x", None),
+        (&[], "a text that ends in :batch", None),
+        (&[eval], "x", Some("too-large")),
+        (&[eval, asleep], "x", None),
+        (&[eval, ("x-nightbus-defer", "false")], "x", None),
+    ];
+    for (headers, text, reason) in live {
+        let reply = client.post(CHAT, headers, of("gpt-6-luna", text)).await;
+        let told = reply.headers.get("x-nightbus-passthrough").map(|value| value.to_str().unwrap());
+        assert_eq!((reply.status.as_u16(), told), (200, reason), "{headers:?} {text}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_compressed_call_is_refused_when_deferred_and_passes_when_live() {
+    let provider = Provider::quick().await;
+    let proxy = Proxy::over(&provider).await;
+    let body = chat("probe-packed").to_string();
+    let refused = proxy.client.post(CHAT, &[DEFER, ("content-encoding", "gzip")], body.clone()).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (400, "invalid_request"));
+    assert_eq!(refused.json()["error"]["param"], "content-encoding");
+    assert_eq!(provider.executions_of("probe-packed").await, 0);
+    let plain = proxy.client.post(CHAT, &[DEFER, ("content-encoding", "identity")], body.clone()).await;
+    assert!(plain.text().contains("probe-packed"));
+    // Whether a live call may be compressed is the provider's business.
+    let live = proxy.client.post(CHAT, &[("content-encoding", "zstd")], body).await;
+    assert_ne!(live.json()["error"]["type"], "nightbus_error", "{live:?}");
+    let seen = provider.requests(CHAT).await;
+    assert!(seen.iter().any(|one| one["headers"].to_string().contains("zstd")), "{seen:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_provider_without_a_batch_api_is_an_error_at_once_and_not_an_endless_wait() {
+    let provider = Provider::quick().await;
+    let base_url = format!("{}/nowhere", provider.sim.base_url());
+    let proxy = Proxy::from_toml(&super::common::proxy::toml(&base_url, "store = \"memory\"", "")).await;
+    let reply = proxy.client.held(CHAT, &chat("probe-nowhere")).await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (502, "batch_failed"));
+    let told = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(told.contains("no Batch API") && told.contains("live"), "{told}");
+    let object = proxy.client.get("/nightbus/v1/requests").await.json()["data"][0].clone();
+    assert_eq!((&object["state"], &object["status_code"]), (&json!("failed"), &json!(502)));
+    assert_eq!(object["error"]["message"], told);
     proxy.stop().await;
 }
 

@@ -11,6 +11,7 @@
 mod batches;
 mod changes;
 mod checkpoint;
+mod crowd;
 mod errors;
 mod expire;
 mod lanes;
@@ -41,6 +42,7 @@ use crate::store::files::DataDir;
 use crate::store::keys::{self, Keys};
 use crate::store::observer::SharedObserver;
 use crate::store::sqlite::checkpoint::Checkpointer;
+use crate::store::sqlite::crowd::Crowd;
 use crate::store::sqlite::errors::unreadable;
 use crate::store::sqlite::lanes::{Interned, Lanes};
 use crate::store::sqlite::pool::Readers;
@@ -66,6 +68,8 @@ pub(crate) struct SqliteStore {
     counts: Arc<Counts>,
     /// What was saved, so that saving it again costs nothing: a fingerprint of each credential's headers.
     saved_accounts: Mutex<HashMap<(Fingerprint, String), Fingerprint>>,
+    /// Who is being accepted now.
+    accepting: Crowd,
     ended: watch::Receiver<bool>,
 }
 
@@ -110,6 +114,7 @@ impl SqliteStore {
             lanes: Arc::default(),
             counts,
             saved_accounts: Mutex::default(),
+            accepting: Crowd::default(),
             ended,
         })
     }

@@ -28,6 +28,22 @@ pub(super) fn request(
         .optional()
 }
 
+/// Many requests, in the given order, by one statement: a batch has tens of thousands of lines.
+pub(super) fn records(
+    connection: &Connection,
+    lanes: &Lanes,
+    ids: &[RequestId],
+) -> rusqlite::Result<Vec<RequestRecord>> {
+    let sql = format!("SELECT {REQUEST_COLUMNS} FROM {REQUEST_TABLES} WHERE r.seq = ?1 AND r.id = ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        let read = |row: &rusqlite::Row<'_>| request_record(connection, lanes, row);
+        found.extend(statement.query_row(params![id.sequence(), id.as_bytes()], read).optional()?);
+    }
+    Ok(found)
+}
+
 /// The newest request with this idempotency key.
 pub(super) fn find_idempotent(
     connection: &Connection,

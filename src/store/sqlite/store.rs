@@ -8,7 +8,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::store::keys::Keys;
-use crate::store::seal::Kind;
+use crate::store::seal::{Kind, Sealer};
 use crate::store::sqlite::changes::SealedFinish;
 use crate::store::sqlite::{SqliteStore, batches, changes, expire, reads};
 use crate::store::{
@@ -16,6 +16,8 @@ use crate::store::{
     StoreFuture, StoreStats, StoredResult,
 };
 
+/// In a crowd bodies up to this size are not compressed: the time is worth more than the room then.
+const HASTY_BYTES: usize = 4 << 10;
 /// About what a row costs beside its body.
 const ROW_BYTES: usize = 256;
 
@@ -23,8 +25,11 @@ impl Store for SqliteStore {
     fn accept(&self, request: NewRequest, body: Bytes) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let id = request.id;
+            let place = self.accepting.enter();
+            let haste = place.is_crowded() && body.len() <= HASTY_BYTES;
+            let seal = if haste { Sealer::seal_in_haste } else { Sealer::seal };
             let envelope =
-                self.sealing(body.len(), move |keys| keys.sealer.seal(Kind::Body, id.as_bytes(), &body)).await?;
+                self.sealing(body.len(), move |keys| seal(&keys.sealer, Kind::Body, id.as_bytes(), &body)).await?;
             self.change(1, ROW_BYTES + envelope.len(), move |session| changes::accept(session, &request, &envelope))
                 .await?
         })
@@ -111,6 +116,11 @@ impl Store for SqliteStore {
     fn request(&self, id: RequestId) -> StoreFuture<'_, Option<RequestRecord>> {
         let lanes = Arc::clone(&self.lanes);
         Box::pin(self.read(move |connection| reads::request(connection, &lanes, id)))
+    }
+
+    fn records(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<RequestRecord>> {
+        let lanes = Arc::clone(&self.lanes);
+        Box::pin(self.read(move |connection| reads::records(connection, &lanes, &ids)))
     }
 
     fn find_idempotent(&self, key: Fingerprint) -> StoreFuture<'_, Option<RequestRecord>> {

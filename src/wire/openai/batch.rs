@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, Value};
 
 /// What nightbus needs of a Batch object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,19 +88,7 @@ struct Counts {
 #[derive(Deserialize)]
 struct Errors {
     #[serde(default)]
-    data: Vec<RawFault>,
-}
-
-#[derive(Deserialize)]
-struct RawFault {
-    #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    param: Option<String>,
-    #[serde(default)]
-    line: Option<usize>,
+    data: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -122,7 +110,7 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
     let status_text = raw.status.unwrap_or_default();
     let counts: Counts = lenient(raw.request_counts).unwrap_or_default();
     let errors: Option<Errors> = lenient(raw.errors);
-    let metadata: Option<HashMap<String, serde_json::Value>> = lenient(raw.metadata);
+    let metadata: Option<HashMap<String, Value>> = lenient(raw.metadata);
     Ok(BatchObject {
         id: raw.id,
         status: status(&status_text),
@@ -131,7 +119,7 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
         error_file_id: raw.error_file_id.filter(|id| !id.is_empty()),
         completed: counts.completed,
         failed: counts.failed,
-        errors: errors.map(|errors| errors.data.into_iter().map(fault).collect()).unwrap_or_default(),
+        errors: errors.map(|errors| errors.data.iter().map(fault).collect()).unwrap_or_default(),
         nightbus_batch: metadata
             .and_then(|mut metadata| metadata.remove("nightbus_batch"))
             .and_then(|value| value.as_str().map(ToOwned::to_owned)),
@@ -161,12 +149,23 @@ fn status(text: &str) -> BatchStatus {
     }
 }
 
-fn fault(raw: RawFault) -> BatchFault {
+/// One odd member must not hide the others: each is read by itself.
+fn fault(raw: &Value) -> BatchFault {
+    let text = |name| raw.get(name).and_then(text_of);
     BatchFault {
-        code: raw.code.unwrap_or_default(),
-        message: raw.message.unwrap_or_default(),
-        param: raw.param,
-        line: raw.line.filter(|line| *line > 0),
+        code: text("code").unwrap_or_default(),
+        message: text("message").or_else(|| text_of(raw)).unwrap_or_default(),
+        param: text("param"),
+        line: text("line").and_then(|line| line.parse().ok()).filter(|line| *line > 0),
+    }
+}
+
+/// A text as providers should write it, or the number or truth value that some write in its place.
+pub fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -212,5 +211,18 @@ mod tests {
         )
         .unwrap();
         assert_eq!(batch.errors.iter().map(|fault| fault.line).collect::<Vec<_>>(), [Some(3), None]);
+    }
+
+    #[test]
+    fn a_fault_with_odd_types_does_not_hide_itself_or_the_others() {
+        let batch = parse_batch(
+            br#"{"id":"b","status":"failed","errors":{"data":[
+                {"code":400,"message":{"text":"x"},"param":["a"],"line":"3"}, "out of order",
+                {"code":"c","message":"m","param":null,"line":-1}, {"code":null,"message":7,"line":2}]}}"#,
+        )
+        .unwrap();
+        let read: Vec<_> =
+            batch.errors.iter().map(|fault| (fault.code.as_str(), fault.message.as_str(), fault.line)).collect();
+        assert_eq!(read, [("400", "", Some(3)), ("", "out of order", None), ("c", "m", None), ("", "7", Some(2))]);
     }
 }

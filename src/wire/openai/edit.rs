@@ -4,6 +4,7 @@
 //! `:batch` suffix must not reach the provider. Fields are cut out or replaced by their byte ranges; numbers,
 //! order, spacing and unknown fields survive. The input must be a JSON object that [`super::peek`] has checked.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A member of the outermost object.
@@ -14,6 +15,18 @@ struct Member {
     value: Range<usize>,
 }
 
+impl Member {
+    /// Whether this is the member `name`, however its key is written: `"str\u0065am"` is `stream`, too.
+    fn is(&self, body: &[u8], name: &str) -> bool {
+        let key = body.get(self.key.clone()).unwrap_or_default();
+        if memchr::memchr(b'\\', key).is_none() {
+            return key == name.as_bytes();
+        }
+        let quoted = body.get(self.key.start.saturating_sub(1)..=self.key.end).unwrap_or_default();
+        serde_json::from_slice::<Cow<'_, str>>(quoted).is_ok_and(|key| key == name)
+    }
+}
+
 /// The body as a batch line holds it: without `removed` members, with `model` in place of the old one if given, on one line.
 pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec<u8> {
     let members = members(body);
@@ -21,8 +34,7 @@ pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec
     out.push(b'{');
     let mut first = true;
     for member in &members {
-        let key = body.get(member.key.clone()).unwrap_or_default();
-        if removed.iter().any(|name| name.as_bytes() == key) {
+        if removed.iter().any(|name| member.is(body, name)) {
             continue;
         }
         if !first {
@@ -30,10 +42,10 @@ pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec
         }
         first = false;
         out.push(b'"');
-        out.extend_from_slice(key);
+        out.extend_from_slice(body.get(member.key.clone()).unwrap_or_default());
         out.extend_from_slice(b"\":");
         match model {
-            Some(model) if key == b"model" => {
+            Some(model) if member.is(body, "model") => {
                 out.extend_from_slice(&serde_json::to_vec(model).unwrap_or_default());
             }
             _ => push_on_one_line(&mut out, body.get(member.value.clone()).unwrap_or_default()),
@@ -45,7 +57,7 @@ pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec
 
 /// The body with another model, every other byte as it was.
 pub fn with_model(body: &[u8], model: &str) -> Vec<u8> {
-    let Some(member) = members(body).into_iter().find(|member| body.get(member.key.clone()) == Some(b"model")) else {
+    let Some(member) = members(body).into_iter().find(|member| member.is(body, "model")) else {
         return body.to_vec();
     };
     let mut out = Vec::with_capacity(body.len());
@@ -53,6 +65,13 @@ pub fn with_model(body: &[u8], model: &str) -> Vec<u8> {
     out.extend_from_slice(&serde_json::to_vec(model).unwrap_or_default());
     out.extend_from_slice(body.get(member.value.end..).unwrap_or_default());
     out
+}
+
+/// The model of a body of which only the beginning may be there; none: it is not in that part.
+pub fn model_of_prefix(prefix: &[u8]) -> Option<String> {
+    let member = members(prefix).into_iter().find(|member| member.is(prefix, "model"))?;
+    // A string that was cut off has no closing quote, and does not parse.
+    serde_json::from_slice(prefix.get(member.value)?).ok()
 }
 
 /// Whether the body holds raw line breaks. They can only be insignificant white space: inside JSON strings they are escaped.
@@ -171,6 +190,24 @@ mod tests {
         assert_eq!(line(r#"{"model":"m:batch","n":1e400}"#, Some("m")), r#"{"model":"m","n":1e400}"#);
         let body = b"{ \"a\": 1,\n \"model\" : \"m:batch\" }";
         assert_eq!(with_model(body, "m"), b"{ \"a\": 1,\n \"model\" : \"m\" }");
+    }
+
+    #[test]
+    fn members_whose_keys_are_written_with_escapes_are_found() {
+        assert_eq!(line(r#"{"str\u0065am":true,"a\\":1}"#, None), r#"{"a\\":1}"#);
+        assert_eq!(line(r#"{"mod\u0065l":"m:batch"}"#, Some("m")), r#"{"mod\u0065l":"m"}"#);
+        assert_eq!(with_model(br#"{"mod\u0065l":"m:batch"}"#, "m"), br#"{"mod\u0065l":"m"}"#);
+    }
+
+    #[test]
+    fn the_model_of_a_body_that_is_cut_off() {
+        let of = |body: &str| model_of_prefix(body.as_bytes());
+        assert_eq!(of(r#"{"model":"m:batch","messages":[{"a":"#).as_deref(), Some("m:batch"));
+        assert_eq!(of(r#"{"messages":[{"model":"m"}],"model":"m:ba"#), None);
+        assert_eq!(of(r#"{"messages":[{"model":"m:batch"},"x:batch""#), None);
+        for nothing in ["", "{", "[1", "{\"model\"", "{\"model\":", "{\"model\":7,"] {
+            assert_eq!(of(nothing), None, "{nothing}");
+        }
     }
 
     #[test]
