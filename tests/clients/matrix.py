@@ -183,12 +183,20 @@ async def held(client: Client, stages: Stages, stream: bool = False, silent: boo
 
 
 async def late_failure(client: Client, stages: Stages, stream: bool) -> str:
-    cell = await Cell.on(client, stages, stages.main)
-    with tracing(cell):
-        outcomes = await cell.runs("fail-400", stream=stream)
-        await cell.executed(0)
-        await cell.is_one_request()
-        return told_failure(outcomes)
+    """Of each kind of call that the client makes; all are told in the same way."""
+
+    async def one(kind: str) -> str:
+        cell = await Cell.on(client, stages, stages.main)
+        with tracing(cell):
+            outcomes = await cell.runs("fail-400", stream=stream, kind=kind)
+            await cell.executed(0)
+            await cell.is_one_request()
+            return told_failure(outcomes)
+
+    told_as = dict(zip(client.kinds, await asyncio.gather(*map(one, client.kinds)), strict=True))
+    if len(set(told_as.values())) != 1:
+        raise Wrong(f"the kinds differ: {told_as}")
+    return told_as["chat"]
 
 
 async def five_equal(client: Client, stages: Stages) -> str:
