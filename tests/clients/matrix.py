@@ -80,14 +80,14 @@ class Stages:
             self.drivers[name], self.doomed[name] = Driver(name, log), Driver(name, log)
         await asyncio.gather(*(each.start() for each in [*self.drivers.values(), *self.doomed.values()]))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Also what was only half started."""
         for each in [*self.drivers.values(), *self.doomed.values()]:
-            each.kill()
+            await each.kill()
         if hasattr(self, "nginx"):
-            self.nginx.stop()
+            await self.nginx.stop()
         for each in self.all():
-            each.stop()
+            await each.stop()
 
 
 @dataclass
@@ -381,8 +381,7 @@ class Gates:
 async def kill_when_full(stages: Stages, driver: str) -> None:
     """Kills a driver once the calls of all its clients have arrived."""
     await Gates.doomed[driver].all_here.wait()
-    stages.doomed[driver].kill()
-    await stages.doomed[driver].process.child.wait()
+    await stages.doomed[driver].kill()
     Gates.doomed[driver].opened.set()
 
 
@@ -522,4 +521,4 @@ async def play(folder: Path, only: Callable[[Client, str], bool] = lambda _clien
             task.cancel()
         return seen
     finally:
-        stages.stop()
+        await stages.stop()

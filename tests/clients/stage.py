@@ -109,10 +109,14 @@ class Process:
             if name == who:
                 return url.rstrip("/")
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """`kill -9`, children and all."""
-        if hasattr(self, "child") and self.child.returncode is None:
+        if not hasattr(self, "child"):
+            return
+        if self.child.returncode is None:
             os.killpg(self.child.pid, signal.SIGKILL)
+        await self.child.wait()
+        self.child._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001: asyncio leaves it to chance
 
     async def terminate(self) -> int:
         self.child.send_signal(signal.SIGTERM)
@@ -162,9 +166,9 @@ class Stage:
     def flush(self) -> None:
         get(f"{self.url}/nightbus/v1/flush", KEY, {})
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for process in (self.proxy, self.simulator):
-            process.kill()
+            await process.kill()
 
 
 NGINX = """
@@ -213,8 +217,8 @@ class Nginx:
         await until("nginx listens", listens)
         return self
 
-    def stop(self) -> None:
-        self.process.kill()
+    async def stop(self) -> None:
+        await self.process.kill()
 
 
 class Driver:
@@ -258,5 +262,5 @@ class Driver:
         self.process.child.stdin.write(json.dumps({"call": identity, **call}).encode() + b"\n")
         return outcome
 
-    def kill(self) -> None:
-        self.process.kill()
+    async def kill(self) -> None:
+        await self.process.kill()
