@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use http::header::CONNECTION;
 use http::{HeaderMap, Version};
 
 use crate::config::HoldConfig;
@@ -45,9 +46,10 @@ impl Client {
         let read_timeout = seconds("x-stainless-read-timeout");
         let announced = read_timeout.into_iter().chain(seconds("x-stainless-timeout")).min();
         let user_agent = text("user-agent").unwrap_or_default();
-        let direct = !headers
-            .keys()
-            .any(|name| INTERMEDIARY.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-"));
+        let direct = keeps_alive(headers)
+            && !headers
+                .keys()
+                .any(|name| INTERMEDIARY.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-"));
         let understands = config.interim_102
             && version == Version::HTTP_11
             && direct
@@ -70,6 +72,13 @@ impl Client {
     }
 }
 
+/// All clients that read interim responses write `Connection: keep-alive`, and an intermediary takes it away (RFC 9110,
+/// section 7.6.1): the only sign of an nginx that adds no header, and that hands a `102` on as the final response.
+fn keeps_alive(headers: &HeaderMap) -> bool {
+    let mut options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    options.any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("keep-alive")))
+}
+
 fn positive(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero())
 }
@@ -82,16 +91,19 @@ mod tests {
     use crate::intake::interim;
 
     fn client(lines: &[(&'static str, &'static str)], version: Version) -> Client {
+        let all = lines.iter().chain(&[("connection", "Keep-Alive")]);
+        client_that_sent(all.copied(), version)
+    }
+
+    fn client_that_sent(lines: impl Iterator<Item = (&'static str, &'static str)>, version: Version) -> Client {
         let config = HoldConfig {
             commit_after: Duration::from_secs(25),
             heartbeat: Duration::from_secs(15),
             orphan_grace: Duration::from_secs(600),
             interim_102: true,
         };
-        let headers = lines
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect();
+        let headers =
+            lines.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
         let (_io, calls) = interim::wrap(());
         let (sender, _open) = calls.open();
         Client::of(&headers, version, Some(&sender), &config)
@@ -117,6 +129,15 @@ mod tests {
         for name in ["via", "forwarded", "x-forwarded-for"] {
             assert!(client(&[("user-agent", "OpenAI/Python 3"), (name, "x")], Version::HTTP_11).interim.is_none());
         }
+    }
+
+    #[test]
+    fn an_intermediary_is_known_by_the_connection_header_that_it_took_away() {
+        let python = || [("user-agent", "OpenAI/Python 3.54.0"), ("x-stainless-read-timeout", "30")].into_iter();
+        let sent = |line| client_that_sent(python().chain([line]), Version::HTTP_11).interim.is_some();
+        assert!(client_that_sent(python(), Version::HTTP_11).interim.is_none());
+        assert!(sent(("connection", "keep-alive")) && sent(("connection", "x, keep-alive")));
+        assert!(!sent(("connection", "close")) && !sent(("connection", "upgrade")));
     }
 
     #[test]
