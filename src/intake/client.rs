@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::header::CONNECTION;
+use http::header::{ACCEPT_ENCODING, CONNECTION};
 use http::{HeaderMap, Version};
 
 use crate::config::HoldConfig;
@@ -46,7 +46,7 @@ impl Client {
         let read_timeout = seconds("x-stainless-read-timeout");
         let announced = read_timeout.into_iter().chain(seconds("x-stainless-timeout")).min();
         let user_agent = text("user-agent").unwrap_or_default();
-        let direct = keeps_alive(headers)
+        let direct = !passed_on(headers)
             && !headers
                 .keys()
                 .any(|name| INTERMEDIARY.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-"));
@@ -72,11 +72,15 @@ impl Client {
     }
 }
 
-/// All clients that read interim responses write `Connection: keep-alive`, and an intermediary takes it away (RFC 9110,
-/// section 7.6.1): the only sign of an nginx that adds no header, and that hands a `102` on as the final response.
-fn keeps_alive(headers: &HeaderMap) -> bool {
-    let mut options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    options.any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("keep-alive")))
+/// All clients that read interim responses write `Connection: keep-alive` beside `Accept-Encoding`, and an intermediary
+/// takes it away or says `close` (RFC 9110, section 7.6.1): the only sign of an nginx that adds no header, and that hands
+/// a `102` on as the final response.
+fn passed_on(headers: &HeaderMap) -> bool {
+    let mut options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).peekable();
+    if options.peek().is_none() {
+        return headers.contains_key(ACCEPT_ENCODING);
+    }
+    !options.any(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("keep-alive")))
 }
 
 fn positive(seconds: f64) -> Option<Duration> {
@@ -133,11 +137,13 @@ mod tests {
 
     #[test]
     fn an_intermediary_is_known_by_the_connection_header_that_it_took_away() {
-        let python = || [("user-agent", "OpenAI/Python 3.54.0"), ("x-stainless-read-timeout", "30")].into_iter();
+        let python = || [("user-agent", "OpenAI/Python 3.54.0"), ("accept-encoding", "gzip, deflate")].into_iter();
         let sent = |line| client_that_sent(python().chain([line]), Version::HTTP_11).interim.is_some();
         assert!(client_that_sent(python(), Version::HTTP_11).interim.is_none());
         assert!(sent(("connection", "keep-alive")) && sent(("connection", "x, keep-alive")));
         assert!(!sent(("connection", "close")) && !sent(("connection", "upgrade")));
+        let plain = [("user-agent", "OpenAI/Python 3.54.0")].into_iter();
+        assert!(client_that_sent(plain, Version::HTTP_11).interim.is_some(), "it never had more headers");
     }
 
     #[test]
