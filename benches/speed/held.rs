@@ -16,8 +16,7 @@ use crate::provider::Provider;
 use crate::row::{Goal, Row, shown};
 
 /// A client of which the contract says that interim responses keep it waiting.
-pub(crate) const PYTHON: &str =
-    "user-agent: OpenAI/Python 3.54.0\r\nconnection: keep-alive\r\nx-stainless-read-timeout: 600\r\nx-nightbus-defer: true\r\n";
+pub(crate) const PYTHON: &str = "user-agent: OpenAI/Python 3.54.0\r\nconnection: keep-alive\r\nx-stainless-read-timeout: 600\r\nx-nightbus-defer: true\r\n";
 /// Any other client.
 const OTHER: &str = "user-agent: bench\r\nx-nightbus-defer: true\r\n";
 /// Nothing is submitted while it is measured.
