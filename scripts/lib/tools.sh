@@ -4,7 +4,7 @@
 # that a fresh clone finds them and a changed lock file makes new ones.
 # shellcheck shell=bash
 
-NIGHTBUS_TOOLS="${NIGHTBUS_TOOLS:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/nightbus/tools}"
+NIGHTBUS_TEST_TOOLS="${NIGHTBUS_TEST_TOOLS:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/nightbus/tools}"
 NEXTEST_VERSION=0.9.143
 
 # ensure_tools KIND…
@@ -49,10 +49,10 @@ ensure_python() {
         return 1
     }
     local requirements=(tests/sdk/python/requirements.txt scripts/requirements-tools.txt)
-    VENV="$NIGHTBUS_TOOLS/python-$(fingerprint "$(python3 --version)" "${requirements[@]}")"
+    VENV="$NIGHTBUS_TEST_TOOLS/python-$(fingerprint "$(python3 --version)" "${requirements[@]}")"
     if [ ! -e "$VENV/complete" ]; then
         rm -rf "$VENV"
-        mkdir -p "$NIGHTBUS_TOOLS"
+        mkdir -p "$NIGHTBUS_TEST_TOOLS"
         python3 -m venv "$VENV" &&
             "$VENV/bin/pip" install --quiet --disable-pip-version-check -r "${requirements[0]}" &&
             "$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "${requirements[1]}" &&
@@ -71,7 +71,7 @@ ensure_node() {
         return 1
     }
     local suite=tests/sdk/node modules
-    modules="$NIGHTBUS_TOOLS/node-$(fingerprint "$(node --version)" "$suite/package-lock.json")"
+    modules="$NIGHTBUS_TEST_TOOLS/node-$(fingerprint "$(node --version)" "$suite/package-lock.json")"
     if [ ! -e "$modules/complete" ]; then
         rm -rf "$modules"
         mkdir -p "$modules"

@@ -25,7 +25,7 @@ proxy.toml:12: batching.idel: unknown key; did you mean batching.idle?
   entries of lists of tables are counted from 0. Lists are written `a,b` or `[\"a\", \"b\"]`. An empty variable counts as
   not set, for a list as the empty list. Unknown `NIGHTBUS_` variables are mistakes. Not keys, and allowed:
   `NIGHTBUS_CONFIG`, `NIGHTBUS_MASTER_KEY` (what seals the store), `NIGHTBUS_ADMIN_TOKEN` (the same as `admin.token`),
-  `NIGHTBUS_ADMIN` (the admin listener that the command line talks to), what `api_key_env`, `key_env` or `token_env` name, whatever begins with `NIGHTBUS_KEY_` (keys) or `NIGHTBUS_TEST_`,
+  `NIGHTBUS_ADMIN` (the admin listener that the command line talks to), `NIGHTBUS_BIN` (which binary scripts run), what `api_key_env`, `key_env` or `token_env` name, whatever begins with `NIGHTBUS_KEY_` (keys) or `NIGHTBUS_TEST_`,
   and the links that Kubernetes makes for a service called `nightbus`.
 - **Durations** are `300ms`, `5s`, `90m`, `6h`, `1d`, or a sequence such as `1h30m`. **Sizes** are bytes, or texts such
   as `\"200MB\"` (millions) and `\"32MiB\"` (1024 x 1024).

@@ -92,7 +92,7 @@ impl File<'_> {
 }
 
 /// Reads the `NIGHTBUS_` variables. Unknown ones are mistakes, but for those that are not keys
-/// (`NIGHTBUS_MASTER_KEY`, `NIGHTBUS_CONFIG`, `NIGHTBUS_ADMIN`, `NIGHTBUS_KEY_*`, `NIGHTBUS_TEST_*`), those a `*_env` key names,
+/// (`NIGHTBUS_MASTER_KEY`, `NIGHTBUS_CONFIG`, `NIGHTBUS_ADMIN`, `NIGHTBUS_BIN`, `NIGHTBUS_KEY_*`, `NIGHTBUS_TEST_*`), those a `*_env` key names,
 /// and the links that Kubernetes adds for a service called `nightbus`.
 pub(super) fn add_environment(tree: &mut Tree, environment: &Environment) {
     let mut keys = Vec::new();
@@ -101,7 +101,7 @@ pub(super) fn add_environment(tree: &mut Tree, environment: &Environment) {
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
         let path = match rest {
             "ADMIN_TOKEN" => KeyPath::of("admin.token"),
-            "MASTER_KEY" | "CONFIG" | "ADMIN" => continue,
+            "MASTER_KEY" | "CONFIG" | "ADMIN" | "BIN" => continue,
             _ if rest.starts_with("KEY_") || rest.starts_with("TEST_") || is_service_link(rest, plain) => continue,
             _ => known_provider(tree, KeyPath::from_variable(rest)),
         };

@@ -52,7 +52,11 @@ impl Home {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightbus"));
         command.args(["serve", "--config"]).arg(&self.config).current_dir(self.folder.path());
-        command.env_remove("NIGHTBUS_TEST_CRASH").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        // Whatever the suite itself was started with must not configure the process.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("NIGHTBUS_")) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command.kill_on_drop(true);
         if let Some(point) = point {
             command.env("NIGHTBUS_TEST_CRASH", point);
