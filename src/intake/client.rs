@@ -147,6 +147,14 @@ mod tests {
     }
 
     #[test]
+    fn http_1_0_gets_no_early_200_because_its_body_cannot_break_off_visibly() {
+        let python = [("user-agent", "OpenAI/Python 3.54.0")];
+        let old = client(&python, Version::HTTP_10);
+        assert!(!old.chunked && old.interim.is_none());
+        assert!(client(&python, Version::HTTP_11).chunked && client(&python, Version::HTTP_2).chunked);
+    }
+
+    #[test]
     fn the_commit_is_half_of_an_announced_timeout_and_at_once_for_a_retry() {
         let after = |lines: &[(&'static str, &'static str)]| client(lines, Version::HTTP_11).commit_after;
         assert_eq!(after(&[]), Duration::from_secs(25));
