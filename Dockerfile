@@ -11,6 +11,7 @@ FROM rust:1.95-alpine AS build
 RUN apk add --no-cache build-base cmake linux-headers perl
 WORKDIR /src
 COPY Cargo.toml Cargo.lock README.md ./
+COPY .cargo .cargo
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \

@@ -55,6 +55,7 @@ impl Protocols {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_BUFFER)
+            .writev(false)
             .auto_date_header(false);
         let mut http2 = http2::Builder::new(StreamExecutor(tasks.clone()));
         http2

@@ -79,6 +79,7 @@ impl UpstreamClient {
             .pool_idle_timeout(MAX_IDLE_TIME)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .http1_max_buf_size(MAX_BUFFER)
+            .http1_writev(false)
             .retry_canceled_requests(true)
             .set_host(true)
             .build(connector);

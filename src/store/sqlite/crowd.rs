@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// From so many on it is a crowd.
-const CROWD: usize = 32;
+const CROWD: usize = 8;
 
 /// Counts those who are in.
 #[derive(Debug, Default)]

@@ -46,7 +46,7 @@ pub(super) fn open_writer(path: &Path, keys: &Keys) -> Result<Connection, StoreE
     connection
         .execute_batch(
             "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -8192;",
+             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -3072;",
         )
         .map_err(|e| named(&e))?;
     settle(&connection).map_err(|e| named(&e))?;
