@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::domain::backoff::backoff;
 use crate::engine::context::Context;
+use crate::engine::rescue::Rescue;
 use crate::engine::run::{StepError, credentials};
 use crate::engine::submit::record;
 use crate::store::{BatchRecord, ProviderBatch};
@@ -37,6 +38,7 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
     let mut seen = batch.provider.clone();
     let mut pauses = 0;
     let mut refused_since: Option<Instant> = None;
+    let mut rescue = Rescue::of(batch);
     loop {
         let asked_at = Instant::now();
         let answer = match (credentials(context, batch), &batch.provider.batch_id) {
@@ -70,6 +72,8 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
             }
         }
         pauses += 1;
+        rescue.act(context, batch).await?;
+        pause = rescue.next(context.now()).map_or(pause, |next| pause.min(next));
         if !context.sleep(pause).await {
             return Err(StepError::Stopping);
         }

@@ -55,6 +55,16 @@ pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec
     out
 }
 
+/// The body of a live call by flex: `service_tier` in front of everything else, which stays as it was. The body must
+/// hold no `service_tier` of its own.
+pub fn with_flex(body: &[u8]) -> Vec<u8> {
+    const FLEX: &[u8] = b"{\"service_tier\":\"flex\"";
+    let first = skip_space(body, skip_space(body, 0) + 1);
+    let rest = body.get(first..).unwrap_or_default();
+    let comma: &[u8] = if rest.first() == Some(&b'}') { b"" } else { b"," };
+    [FLEX, comma, rest].concat()
+}
+
 /// The body with another model, every other byte as it was.
 pub fn with_model(body: &[u8], model: &str) -> Vec<u8> {
     let Some(member) = members(body).into_iter().find(|member| member.is(body, "model")) else {
@@ -222,6 +232,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+    fn flex_is_asked_for_and_every_other_byte_stays() {
+        assert_eq!(with_flex(b" { \"model\" : \"m\",\"n\":1.10 }"), b"{\"service_tier\":\"flex\",\"model\" : \"m\",\"n\":1.10 }");
+        assert_eq!(with_flex(b"{}"), b"{\"service_tier\":\"flex\"}");
+    }
+
+    #[test]
         fn what_is_not_removed_means_the_same(text in ".{0,30}", number in proptest::prelude::any::<i64>(), nested in proptest::collection::vec(".{0,8}", 0..4)) {
             let value = serde_json::json!({"model": "m", "stream": true, "text": text, "number": number, "nested": {"list": nested}});
             let pretty = serde_json::to_string_pretty(&value).unwrap();
