@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_of_the_last_few_counts_for_a_day_and_over_a_restart() {
-        let store = in_memory(None).unwrap();
+        let store = in_memory().unwrap();
         let learned = Learned::default();
         assert_eq!(learned.expected(&lane("m"), 5, NOW), None);
         for minutes in [90, 1, 2, 3, 4, 5, 6, 7, 8] {
