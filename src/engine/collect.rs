@@ -75,6 +75,9 @@ async fn harvest(
         let (now, lines) = (context.now(), batch.line_count);
         context.learned.note(&context.store, &batch.lane, lines, now.since(batch.created_at), now).await?;
     }
+    if tally.answered + tally.requeued == 0 && tally.handed > 0 && batch.lane.deadline_class == 0 {
+        context.refused.remember(&batch.lane, "its lines end without an answer, batch after batch");
+    }
     settle::end_batch(context, batch, event, tally, None).await?;
     crate::crash::point("batch-ended");
     delete_files(context, batch, &object);
@@ -240,9 +243,7 @@ impl<'a> Harvest<'a> {
         let mut tally = Tally { answered: self.recorder.flush().await?, ..Tally::default() };
         let again = std::mem::take(&mut self.again);
         let retried = settle::try_again(self.context, self.batch, again).await?;
-        tally.answered += retried.answered;
-        tally.requeued += retried.requeued;
-        tally.failed += retried.failed;
+        tally.add(retried);
         let missing: Vec<RequestId> =
             self.expected.iter().zip(&self.settled).filter_map(|(id, settled)| (!settled).then_some(*id)).collect();
         if missing.is_empty() {
@@ -271,8 +272,7 @@ impl<'a> Harvest<'a> {
                 settle::requeue_or_refuse(self.context, self.batch, &missing, why, &refusal).await?
             }
         };
-        tally.requeued += settled.requeued;
-        tally.failed += settled.failed;
+        tally.add(settled);
         Ok(tally)
     }
 }

@@ -153,7 +153,7 @@ impl Dispatcher {
     fn stays(&mut self, lane: &Arc<LaneKey>, mut queued: Queued) -> Option<Queued> {
         let Some(service) = queued.fallback.first() else { return Some(queued) };
         let now = self.context.now();
-        let schedule = queued.deadline_at.map(|deadline| Schedule::new(queued.accepted_at, deadline, 1));
+        let schedule = Schedule::of_class(lane.deadline_class, queued.accepted_at, 1);
         let expected = schedule.and_then(|_| {
             let waiting = self.lanes.get(lane).map_or(0, |lane| lane.queue.len());
             self.context.learned.expected(lane, u32::try_from(waiting + 1).unwrap_or(u32::MAX), now)

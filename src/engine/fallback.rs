@@ -21,6 +21,9 @@ use crate::store::{LiveCall, RequestRecord};
 /// For hours, not for good (contract, section 7).
 const REMEMBERED_FOR: Duration = Duration::from_secs(6 * 3600);
 
+/// Models are callers' texts: from so many on, those that count no more are forgotten.
+const MANY: usize = 1_024;
+
 type Key = (Arc<str>, Fingerprint, Arc<str>);
 
 /// Credentials and models whose batches were refused for a lasting reason.
@@ -33,6 +36,9 @@ impl Refused {
     /// A batch was refused for a lasting reason.
     pub(crate) fn remember(&self, lane: &LaneKey, reason: &str) {
         let mut known = self.since.lock();
+        if known.len() >= MANY {
+            known.retain(|_, (since, _)| since.elapsed() < REMEMBERED_FOR);
+        }
         let (since, times) = known.entry(key(lane)).or_insert_with(|| (Instant::now(), 0));
         *since = Instant::now();
         *times += 1;
@@ -88,6 +94,7 @@ pub(crate) async fn take_over(
         crate::crash::point("live-handed");
         handed += marked.len();
         if !marked.is_empty() {
+            tracing::warn!(%lane, service = %call.service, requests = marked.len(), why, "a batch's requests go to live calls");
             context.telemetry.fallback(call.service.as_str(), marked.len(), why);
             live::start(context, lane, marked, false);
         }

@@ -38,6 +38,9 @@ const MOST_TRIES: u32 = 8;
 /// … and by one after which there is another.
 const TRIES_BEFORE_NEXT: u32 = 3;
 
+/// Models are callers' texts: from so many on, those without a call are forgotten.
+const MANY: usize = 1_024;
+
 /// Places for live calls, by provider, credential and model.
 #[derive(Debug, Default)]
 pub(crate) struct LiveRoom {
@@ -48,6 +51,9 @@ impl LiveRoom {
     fn of(&self, lane: &LaneKey) -> Arc<Semaphore> {
         let key = (Arc::clone(&lane.provider), lane.account, Arc::clone(&lane.model));
         let mut places = self.places.lock();
+        if places.len() >= MANY {
+            places.retain(|_, room| Arc::strong_count(room) > 1);
+        }
         Arc::clone(places.entry(key).or_insert_with(|| Arc::new(Semaphore::new(LIVE_CALLS_AT_ONCE))))
     }
 }

@@ -23,8 +23,6 @@ pub(crate) struct Queued {
     pub(crate) inputs: u32,
     pub(crate) caller: Fingerprint,
     pub(crate) accepted_at: Micros,
-    /// By when the answer must be there.
-    pub(crate) deadline_at: Option<Micros>,
     /// The services that may take over.
     pub(crate) fallback: Fallback,
     /// Since when it waits here.

@@ -102,7 +102,10 @@ pub(crate) fn too_late_in(context: &Context, batch: &BatchRecord) -> Option<Dura
 
 /// Ends a batch that certainly does not exist at the provider: live calls serve its lines.
 pub(crate) async fn instead_of(context: &Arc<Context>, batch: &BatchRecord) -> Result<(), StepError> {
-    let requeued = hand_over(context, batch).await?;
+    let handed = hand_over(context, batch).await?;
     let why = "the batch could not be created in time for its deadline".to_owned();
-    settle::end_batch(context, batch, BatchEvent::Fail, Tally { requeued, ..Tally::default() }, Some(why)).await
+    settle::end_batch(context, batch, BatchEvent::Fail, Tally { handed, ..Tally::default() }, Some(why)).await
 }
+
+#[cfg(test)]
+mod tests;

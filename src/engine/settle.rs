@@ -220,7 +220,7 @@ pub(crate) async fn fail_all(context: &Arc<Context>, batch: &BatchRecord, refusa
         let still = riding(context, batch, group.to_vec()).await?;
         tally.add(refuse_or_fall_back(context, batch, still, refusal).await?);
     }
-    if tally.requeued > 0 && refusal.fall_back == Some(BATCH_REFUSED) {
+    if tally.handed > 0 && refusal.fall_back == Some(BATCH_REFUSED) {
         context.refused.remember(&batch.lane, &refusal.message);
     }
     end_batch(context, batch, BatchEvent::Fail, tally, Some(refusal.message.clone())).await
@@ -233,13 +233,13 @@ async fn refuse_or_fall_back(
     records: Vec<RequestRecord>,
     refusal: &Refusal,
 ) -> Result<Tally, StepError> {
-    let (rest, requeued) = match refusal.fall_back {
+    let (rest, handed) = match refusal.fall_back {
         Some(why) => take_over(context, &batch.lane, records, why).await?,
         None => (records, 0),
     };
     let rest: Vec<RequestId> = rest.iter().map(|record| record.request.id).collect();
     let failed = refuse(context, batch, &rest, refusal).await?;
-    Ok(Tally { requeued, failed, answered: 0 })
+    Ok(Tally { handed, failed, ..Tally::default() })
 }
 
 /// Those of `ids` that still ride in this batch. When a batch is settled again after a crash, some of its lines have
@@ -260,8 +260,9 @@ pub(crate) async fn riding(
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) answered: usize,
-    /// Queued again, or handed over to live calls.
     pub(crate) requeued: usize,
+    /// Handed over to live calls.
+    pub(crate) handed: usize,
     pub(crate) failed: usize,
 }
 
@@ -270,6 +271,7 @@ impl Tally {
     pub(crate) const fn add(&mut self, other: Self) {
         self.answered += other.answered;
         self.requeued += other.requeued;
+        self.handed += other.handed;
         self.failed += other.failed;
     }
 }
@@ -285,7 +287,7 @@ pub(crate) async fn end_batch(
     record(context, batch, Some(event), ProviderBatch { error, ..ProviderBatch::default() }).await?;
     let state = batch.state.next(event).map_or("other", |state| state.as_str());
     let took = context.now().since(batch.created_at);
-    context.telemetry.batch_ended(batch.id, state, tally.answered, tally.requeued, tally.failed, took);
+    context.telemetry.batch_ended(batch.id, state, tally.answered, tally.requeued + tally.handed, tally.failed, took);
     Ok(())
 }
 
@@ -322,7 +324,7 @@ pub(crate) async fn try_again(
         let (again, spent): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
         let (spent, handed) = take_over(context, &batch.lane, spent, "attempts_exhausted").await?;
-        tally.requeued += handed;
+        tally.handed += handed;
         let outcomes: HashMap<RequestId, &LineOutcome> = group.iter().map(|(id, outcome)| (*id, outcome)).collect();
         let spent = spent.iter().filter_map(|record| {
             let id = record.request.id;
@@ -368,7 +370,6 @@ pub(crate) fn queued_of(request: &NewRequest) -> Queued {
         inputs: request.options.inputs(),
         caller: request.caller,
         accepted_at: request.created_at,
-        deadline_at: request.deadline_at,
         fallback: request.options.fallback(),
         since: Instant::now(),
         leave_by: None,

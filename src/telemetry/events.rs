@@ -129,7 +129,7 @@ impl Telemetry {
     /// Requests are served otherwise than by batch.
     pub fn fallback(&self, service: &str, count: usize, why: &'static str) {
         let service = service_label(service);
-        tracing::warn!(service, count, why, "requests fall back to another service");
+        tracing::debug!(service, count, why, "requests fall back to another service");
         self.inner.metrics.fallbacks.get_or_create(&ByService { service }).inc_by(wide(count));
     }
 

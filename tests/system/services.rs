@@ -177,7 +177,7 @@ async fn none_keeps_the_batchs_error() {
 
 #[tokio::test]
 async fn lines_without_attempts_left_fall_back() {
-    for fault in ["expire-none:always", "line-429:always", "missing-line:always", "null-response:always"] {
+    for fault in ["expire-none:always", "line-429:always", "request-timeout:always", "null-response:always"] {
         let provider = Provider::with_faults(&[fault]).await;
         let proxy = Proxy::with(&provider, TABLES).await;
         let client = &proxy.client;

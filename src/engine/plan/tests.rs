@@ -26,7 +26,6 @@ impl Bench {
             inputs,
             caller: Fingerprint([caller; 16]),
             accepted_at: Micros(0),
-            deadline_at: None,
             fallback: Fallback::default(),
             since: self.at(seconds),
             leave_by: None,
