@@ -12,8 +12,8 @@ use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use nightbus::domain::request::RequestState;
 use nightbus::domain::service::Service;
 use nightbus::store::{
-    self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary, ProviderBatch,
-    RequestOptions, SharedStore, StoreError,
+    self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
+    ProviderBatch, RequestOptions, SharedStore, StoreError,
 };
 
 /// A store under test, with a source of ids; the directory goes with it.

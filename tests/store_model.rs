@@ -14,8 +14,8 @@ use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use nightbus::domain::request::RequestState;
 use nightbus::domain::service::Service;
 use nightbus::store::{
-    self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary, ProviderBatch,
-    RequestOptions, SharedStore,
+    self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
+    ProviderBatch, RequestOptions, SharedStore,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;

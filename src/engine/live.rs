@@ -33,7 +33,8 @@ use crate::upstream::provider::{BatchProvider, Credentials, LiveAnswer, LiveRequ
 use crate::wire::openai::edit;
 use crate::wire::openai::output_line::LineOutcome;
 
-/// How often a call without a deadline is made by its last service; one with a deadline until then.
+/// How often a call without a deadline is answered with 429 or 5xx by its last service; one with a deadline is made until
+/// then, and one that finds no connection without end.
 const MOST_TRIES: u32 = 8;
 /// … and by one after which there is another.
 const TRIES_BEFORE_NEXT: u32 = 3;
@@ -259,7 +260,12 @@ fn after(record: &RequestRecord, service: Service, error: &ProviderError, tries:
     };
     let enough = match next {
         Some(_) => is_full || tries >= TRIES_BEFORE_NEXT,
-        None => tries >= MOST_TRIES && record.request.deadline_at.is_none(),
+        // A provider that cannot be reached is waited for, as it is with batches.
+        None => {
+            tries >= MOST_TRIES
+                && record.request.deadline_at.is_none()
+                && matches!(error, ProviderError::Refused { .. })
+        }
     };
     match next {
         _ if may_get_better && !enough => {

@@ -42,7 +42,9 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
     loop {
         let asked_at = Instant::now();
         let answer = match (credentials(context, batch), &batch.provider.batch_id) {
-            (Some((provider, credentials)), Some(id)) => provider.get(&credentials, id).await,
+            (Some((provider, credentials)), Some(id)) => {
+                within(rescue.bound(context.now()), provider.get(&credentials, id)).await
+            }
             // The provider was taken out of the configuration: wait until somebody restores it.
             _ => {
                 Err(ProviderError::Unreadable { operation: "poll", cause: "the provider is not configured".to_owned() })
@@ -73,11 +75,23 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
         }
         pauses += 1;
         rescue.act(context, batch).await?;
-        pause = rescue.next(context.now()).map_or(pause, |next| pause.min(next));
+        pause = rescue.pause(context.now()).map_or(pause, |most| pause.min(most));
         if !context.sleep(pause).await {
             return Err(StepError::Stopping);
         }
     }
+}
+
+/// What a look gives, unless a deadline calls for something else before it is answered.
+async fn within(
+    bound: Option<Duration>,
+    look: impl Future<Output = Result<BatchObject, ProviderError>>,
+) -> Result<BatchObject, ProviderError> {
+    let Some(bound) = bound else { return look.await };
+    tokio::time::timeout(bound, look).await.unwrap_or_else(|_elapsed| {
+        let cause = "no answer before the deadline calls for a rescue".to_owned();
+        Err(ProviderError::NoAnswer { operation: "poll", cause, may_have_taken_effect: false })
+    })
 }
 
 /// Keeps what the provider says, when it says something new.

@@ -42,7 +42,8 @@ impl Rescue {
     pub(crate) async fn act(&mut self, context: &Arc<Context>, batch: &BatchRecord) -> Result<(), StepError> {
         let Some(schedule) = self.schedule else { return Ok(()) };
         if !self.cancelled && context.now() >= schedule.cancel_at {
-            self.cancelled = cancel(context, batch).await;
+            let bound = self.bound(context.now()).unwrap_or(LOOK);
+            self.cancelled = tokio::time::timeout(bound, cancel(context, batch)).await.unwrap_or(false);
         }
         if !self.bought && context.now() >= schedule.buy_at {
             let handed = hand_over(context, batch).await?;
@@ -54,15 +55,18 @@ impl Rescue {
         Ok(())
     }
 
-    /// The longest time until the next look.
-    pub(crate) fn next(&self, now: Micros) -> Option<Duration> {
+    /// When something is due next, at the earliest in [`LOOK`]: no call to the provider may take longer. None: nothing is.
+    pub(crate) fn bound(&self, now: Micros) -> Option<Duration> {
         let schedule = self.schedule.filter(|_| !self.bought)?;
-        let soon = now.plus(LOOK);
-        Some(if self.cancelled || now >= schedule.cancel_at {
-            schedule.buy_at.min(soon).since(now)
-        } else {
-            schedule.cancel_at.since(now)
-        })
+        let due = if now < schedule.cancel_at { schedule.cancel_at } else { schedule.buy_at };
+        Some(due.since(now).max(LOOK))
+    }
+
+    /// The longest pause until the next look.
+    pub(crate) fn pause(&self, now: Micros) -> Option<Duration> {
+        let schedule = self.schedule.filter(|_| !self.bought)?;
+        let due = if now < schedule.cancel_at { schedule.cancel_at } else { schedule.buy_at.min(now.plus(LOOK)) };
+        Some(due.since(now))
     }
 }
 

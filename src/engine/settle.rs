@@ -350,7 +350,8 @@ async fn requeue(
     let requeued = context.store.requeue(batch.id, ids, counts).await?;
     crate::crash::point("requeued");
     let by_id: HashMap<RequestId, &RequestRecord> = records.iter().map(|record| (record.request.id, record)).collect();
-    let queued: Vec<Queued> = requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(&record.request)).collect();
+    let queued: Vec<Queued> =
+        requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(&record.request)).collect();
     context.telemetry.requests_requeued(queued.len(), why);
     let count = queued.len();
     if count > 0 {

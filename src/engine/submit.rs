@@ -14,7 +14,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::RequestId;
 use crate::engine::context::Context;
 use crate::engine::input_file::stream_lines;
-use crate::engine::rescue;
+use crate::engine::rescue::{self, Rescue};
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal};
 use crate::store::{BatchRecord, BatchUpdate, ProviderBatch};
@@ -132,7 +132,7 @@ pub(crate) async fn create(
 
 /// Asks the provider whether the batch exists. `None` only when it answered often enough that it does not.
 async fn look_up(
-    context: &Context,
+    context: &Arc<Context>,
     provider: &dyn BatchProvider,
     credentials: &Credentials,
     batch: &BatchRecord,
@@ -142,21 +142,31 @@ async fn look_up(
     let started = Instant::now();
     let mut empty = 0;
     let mut attempt = 0;
+    let mut rescue = Rescue::of(batch);
     loop {
-        match provider.find(credentials, batch.id, batch.created_at).await {
+        // A deadline does not wait for a provider that cannot say: its lines are bought, whatever the batch is.
+        rescue.act(context, batch).await?;
+        let in_time = rescue.bound(context.now()).map(|left| Instant::now() + left);
+        let Some(looked) = before(in_time, provider.find(credentials, batch.id, batch.created_at)).await else {
+            continue;
+        };
+        match looked {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {
                 empty += 1;
                 if empty >= EMPTY_LOOKUPS && started.elapsed() >= delay {
                     return Ok(None);
                 }
-                if !context.sleep(delay / EMPTY_LOOKUPS).await {
+                let pause = delay / EMPTY_LOOKUPS;
+                if !context.sleep(rescue.pause(context.now()).map_or(pause, |most| most.min(pause))).await {
                     return Err(StepError::Stopping);
                 }
             }
             // While it cannot be settled, the requests wait: creating again could buy twice.
             Err(error) => {
-                wait_after(context, "look-up", &error, attempt).await?;
+                if let Some(waited) = before(in_time, wait_after(context, "look-up", &error, attempt)).await {
+                    waited?;
+                }
                 attempt += 1;
             }
         }

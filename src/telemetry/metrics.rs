@@ -208,7 +208,11 @@ impl Metrics {
         own.register("fallbacks", "Requests served otherwise than by batch", self.fallbacks.clone());
         own.register("rescues", "Batches cancelled for a deadline", self.rescues.clone());
         own.register("live_calls_unsettled", "Live calls whose answer was lost", self.unsettled.clone());
-        own.register("wasted_answers", "Answers that came after their request had ended otherwise", self.wasted.clone());
+        own.register(
+            "wasted_answers",
+            "Answers that came after their request had ended otherwise",
+            self.wasted.clone(),
+        );
         own.register("wasted_usd", "Paid for such answers, of known price", self.wasted_usd.clone());
         own.register("paid_usd", "Paid for finished requests of known price", self.paid.clone());
         own.register("saved_usd", "What the live calls would have cost more", self.saved.clone());

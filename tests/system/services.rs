@@ -165,10 +165,8 @@ async fn none_keeps_the_batchs_error() {
     let provider = Provider::with_faults(&["model-not-found:always"]).await;
     let proxy = Proxy::with(&provider, TABLES).await;
     let (yes, no) = (chat("probe-yes"), chat("probe-no"));
-    let (served, refused) = tokio::join!(
-        falling_back_to(&proxy.client, "sync", &yes),
-        falling_back_to(&proxy.client, "none", &no),
-    );
+    let (served, refused) =
+        tokio::join!(falling_back_to(&proxy.client, "sync", &yes), falling_back_to(&proxy.client, "none", &no),);
     assert!(served.text().ends_with("probe-yes"));
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (400, "model_not_found"));
     assert_eq!((provider.count("live_calls"), provider.executions_of("probe-no").await), (1, 0));

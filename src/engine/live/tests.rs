@@ -80,6 +80,15 @@ fn what_may_get_better_is_tried_again_as_the_provider_asks() {
 }
 
 #[test]
+fn a_provider_that_cannot_be_reached_is_waited_for() {
+    let cause = "connection refused".to_owned();
+    let unsent = ProviderError::NoAnswer { operation: "live call", cause, may_have_taken_effect: false };
+    let sync = record(&[Service::Sync], None);
+    assert!(matches!(after(&sync, Service::Sync, &unsent, 1_000), After::Again(_)));
+    assert_eq!(after(&sync, Service::Sync, &refused(500, "", None), MOST_TRIES), After::Never);
+}
+
+#[test]
 fn an_answer_that_cannot_be_read_was_executed_and_is_not_bought_again() {
     let both = record(&[Service::Flex, Service::Sync], Some(Micros(9)));
     let unreadable = ProviderError::Unreadable { operation: "live call", cause: String::new() };

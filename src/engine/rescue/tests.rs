@@ -110,10 +110,8 @@ impl BatchProvider for Scripted {
         Box::pin(async move {
             let text = file.content.collect().await.unwrap().to_bytes();
             tokio::time::sleep(self.script.upload_takes).await;
-            let ids = String::from_utf8_lossy(&text)
-                .lines()
-                .map(|line| line.split('"').nth(3).unwrap().to_owned())
-                .collect();
+            let ids =
+                String::from_utf8_lossy(&text).lines().map(|line| line.split('"').nth(3).unwrap().to_owned()).collect();
             self.seen.lock().files.push(ids);
             Ok("file".to_owned())
         })
@@ -149,7 +147,9 @@ impl BatchProvider for Scripted {
         Box::pin(async move {
             let seen = self.seen.lock();
             let lines = self.answered(seen.batches.last().unwrap()).iter().map(|id| {
-                format!("{{\"custom_id\":\"{id}\",\"response\":{{\"status_code\":200,\"body\":{{\"by\":\"batch\"}}}}}}\n")
+                format!(
+                    "{{\"custom_id\":\"{id}\",\"response\":{{\"status_code\":200,\"body\":{{\"by\":\"batch\"}}}}}}\n"
+                )
             });
             Ok(full(lines.collect::<String>()))
         })
@@ -193,8 +193,7 @@ impl Bench {
             providers: HashMap::from([("openai".to_owned(), Arc::clone(&provider) as Arc<dyn BatchProvider>)]),
         };
         let engine = Engine::start(&config, parts).await.unwrap();
-        let account =
-            Account { fingerprint: Fingerprint([3; 16]), provider: "openai".to_owned(), headers: Vec::new() };
+        let account = Account { fingerprint: Fingerprint([3; 16]), provider: "openai".to_owned(), headers: Vec::new() };
         engine.keep_account(account).await.unwrap();
         Self { engine, store, provider, tasks, telemetry, began }
     }

@@ -115,8 +115,7 @@ pub(super) fn requeue(
 ) -> rusqlite::Result<Vec<RequestId>> {
     let mut requeued = Vec::with_capacity(ids.len());
     for id in ids {
-        let Some(Standing { state, .. }) =
-            standing(session, *id)?.filter(|standing| standing.rides_in == Some(batch))
+        let Some(Standing { state, .. }) = standing(session, *id)?.filter(|standing| standing.rides_in == Some(batch))
         else {
             continue;
         };

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, params};
 
+use crate::domain::clock::Micros;
 use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
-use crate::domain::clock::Micros;
 use crate::domain::request::RequestEvent;
 use crate::store::services::service_code;
 use crate::store::sqlite::changes::standing;

@@ -187,7 +187,10 @@ mod tests {
 
     #[test]
     fn flex_is_asked_for_and_every_other_byte_stays() {
-        assert_eq!(with_flex(b" { \"model\" : \"m\",\"n\":1.10 }"), b"{\"service_tier\":\"flex\",\"model\" : \"m\",\"n\":1.10 }");
+        assert_eq!(
+            with_flex(b" { \"model\" : \"m\",\"n\":1.10 }"),
+            b"{\"service_tier\":\"flex\",\"model\" : \"m\",\"n\":1.10 }"
+        );
         assert_eq!(with_flex(b"{}"), b"{\"service_tier\":\"flex\"}");
     }
 
