@@ -10,9 +10,10 @@ use nightbus::domain::clock::Micros;
 use nightbus::domain::ids::{BatchId, IdSource, RequestId};
 use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use nightbus::domain::request::RequestState;
+use nightbus::domain::service::Service;
 use nightbus::store::{
-    self, Account, BatchUpdate, Finish, ListFilter, NewBatch, NewRequest, OutcomeSummary, ProviderBatch,
-    RequestOptions, SharedStore, StoreError,
+    self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
+    ProviderBatch, RequestOptions, SharedStore, StoreError,
 };
 
 /// A store under test, with a source of ids; the directory goes with it.
@@ -515,6 +516,48 @@ async fn a_closed_store_says_so(kind: StoreKind) {
     assert!(matches!(bench.store.stats().await, Err(StoreError::Closed)));
 }
 
+async fn what_a_live_call_answers_is_no_batchs_business(kind: StoreKind) {
+    let bench = bench(kind);
+    let ids = bench.accepted(4).await;
+    let batch = bench.batch(&ids[..2]).await;
+    assert!(bench.finish(ids[1], RequestState::Completed, 20, Some("{}")).await);
+    let handed = LiveCall { service: Service::Flex, since: at(30), sent_at: None };
+    let marked = bench.store.mark_live(vec![ids[0], ids[1], ids[2], bench.request().id], handed).await.unwrap();
+    assert_eq!(marked, [ids[0], ids[2]], "neither what has ended nor what is unknown");
+    assert!(bench.store.requeue(batch, vec![ids[0]], true).await.unwrap().is_empty(), "its batch has lost it");
+    let ridden = bench.store.request(ids[0]).await.unwrap().unwrap();
+    assert_eq!((ridden.live, ridden.batch_id, ridden.submitted_at), (Some(handed), Some(batch), Some(at(10))));
+    let queued = bench.store.request(ids[2]).await.unwrap().unwrap();
+    assert_eq!((queued.state, queued.batch_id), (RequestState::Submitted, None));
+    assert_eq!((queued.submitted_at, queued.attempts), (Some(at(30)), 0));
+    let cancel = finish(ids[2], RequestState::Cancelled, 31, None);
+    assert_eq!(bench.store.finish(vec![cancel]).await.unwrap(), [false], "it may be billed");
+    let sent = LiveCall { service: Service::Sync, since: at(40), sent_at: Some(at(40)) };
+    assert_eq!(bench.store.mark_live(vec![ids[2]], sent).await.unwrap(), [ids[2]]);
+    let stored = bench.store.request(ids[2]).await.unwrap().unwrap();
+    assert_eq!((stored.live, stored.submitted_at), (Some(LiveCall { since: at(30), ..sent }), Some(at(30))));
+    assert!(bench.finish(ids[2], RequestState::Completed, 50, Some("{}")).await);
+    assert!(bench.store.mark_live(vec![ids[2]], handed).await.unwrap().is_empty());
+    assert_eq!(bench.store.request(ids[2]).await.unwrap().unwrap().live.unwrap().sent_at, Some(at(40)), "kept");
+    assert_eq!(bench.store.stats().await.unwrap().requests, [1, 1, 2, 0, 0]);
+}
+
+async fn durations_are_kept_and_replaced(kind: StoreKind) {
+    let bench = bench(kind);
+    let learned = |size_class, seconds, recent_ms: &[u32]| LearnedDurations {
+        provider: "openai".to_owned(),
+        account: Fingerprint([3; 16]),
+        model: "m".to_owned(),
+        size_class,
+        at: at(seconds),
+        recent_ms: recent_ms.to_vec(),
+    };
+    for one in [learned(2, 1, &[7]), learned(1, 2, &[]), learned(2, 3, &[7, u32::MAX])] {
+        bench.store.keep_durations(one).await.unwrap();
+    }
+    assert_eq!(bench.store.durations().await.unwrap(), [learned(1, 2, &[]), learned(2, 3, &[7, u32::MAX])]);
+}
+
 async fn fingerprints_are_keyed(kind: StoreKind) {
     let (one, two) = (bench(kind), bench(kind));
     let of = |bench: &Bench| bench.store.fingerprint(&[b"caller", b"body"]);
@@ -555,5 +598,7 @@ conformance!(
     credentials_are_kept,
     a_large_batch_is_one_intent,
     a_closed_store_says_so,
+    what_a_live_call_answers_is_no_batchs_business,
+    durations_are_kept_and_replaced,
     fingerprints_are_keyed,
 );

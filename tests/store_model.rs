@@ -12,9 +12,10 @@ use nightbus::domain::clock::Micros;
 use nightbus::domain::ids::{BatchId, IdSource, RequestId};
 use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use nightbus::domain::request::RequestState;
+use nightbus::domain::service::Service;
 use nightbus::store::{
-    self, Account, BatchUpdate, Finish, ListFilter, NewBatch, NewRequest, OutcomeSummary, ProviderBatch,
-    RequestOptions, SharedStore,
+    self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
+    ProviderBatch, RequestOptions, SharedStore,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -27,6 +28,8 @@ enum Action {
     UpdateBatch { batch: Index, event: Option<BatchEvent>, news: Box<ProviderBatch> },
     Finish { ends: Vec<(Index, RequestState, Option<usize>)> },
     Requeue { batch: Index, ids: Vec<Index> },
+    MarkLive { ids: Vec<Index>, flex: bool, sent: bool },
+    KeepDurations { model: u8, size_class: u32, recent: Vec<u32> },
     SetOptions { ids: Vec<Index>, bits: u32 },
     SaveAccount { fingerprint: u8, value: u8 },
     Expire { age: i64, limit: usize },
@@ -63,6 +66,10 @@ fn action() -> impl Strategy<Value = Action> {
         4 => proptest::collection::vec((index(), state, proptest::option::of(0..3_000_usize)), 0..6)
             .prop_map(|ends| Action::Finish { ends }),
         2 => (index(), proptest::collection::vec(index(), 0..6)).prop_map(|(batch, ids)| Action::Requeue { batch, ids }),
+        2 => (proptest::collection::vec(index(), 0..6), any::<bool>(), any::<bool>())
+            .prop_map(|(ids, flex, sent)| Action::MarkLive { ids, flex, sent }),
+        1 => (0..3_u8, 0..3_u32, proptest::collection::vec(any::<u32>(), 0..4))
+            .prop_map(|(model, size_class, recent)| Action::KeepDurations { model, size_class, recent }),
         2 => (proptest::collection::vec(index(), 0..6), 0..32_u32).prop_map(|(ids, bits)| Action::SetOptions { ids, bits }),
         1 => (0..3_u8, 0..2_u8).prop_map(|(fingerprint, value)| Action::SaveAccount { fingerprint, value }),
         2 => (0..40_i64, 0..5_usize).prop_map(|(age, limit)| Action::Expire { age, limit }),
@@ -202,6 +209,22 @@ impl Pair {
             Action::Requeue { batch, ids } => {
                 both!(self, requeue(self.batch(batch), self.some(&ids), ids.len() % 2 == 0));
             }
+            Action::MarkLive { ids, flex, sent } => {
+                let service = if flex { Service::Flex } else { Service::Sync };
+                let call = LiveCall { service, since: self.now, sent_at: sent.then_some(self.now) };
+                both!(self, mark_live(self.some(&ids), call));
+            }
+            Action::KeepDurations { model, size_class, recent } => {
+                let learned = LearnedDurations {
+                    provider: "openai".to_owned(),
+                    account: Fingerprint([model / 2; 16]),
+                    model: format!("model-{model}"),
+                    size_class,
+                    at: self.now,
+                    recent_ms: recent,
+                };
+                both!(self, keep_durations(learned));
+            }
             Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), bits)),
             Action::SaveAccount { fingerprint, value } => {
                 let headers = vec![("authorization".to_owned(), vec![value; 20])];
@@ -239,6 +262,7 @@ impl Pair {
         assert_eq!(memory.requests, sqlite.requests, "stats");
         both!(self, last_sequence());
         both!(self, accounts());
+        both!(self, durations());
         both!(self, bodies(self.requests));
         for id in &self.requests {
             both!(self, request(id));

@@ -31,3 +31,5 @@ mod memory;
 mod recovery;
 #[path = "system/results.rs"]
 mod results;
+#[path = "system/services.rs"]
+mod services;

@@ -45,6 +45,45 @@ impl Service {
     }
 }
 
+/// The services that may take over a request that batch cannot serve, in the order to try. Empty: none may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fallback([Option<Service>; 2]);
+
+impl Fallback {
+    /// Those of `services` that are no batch, each once.
+    pub fn of(services: &[Service]) -> Self {
+        let mut fallback = Self::default();
+        let live = services.iter().copied().filter(|service| *service != Service::Batch);
+        for service in live {
+            let slot = fallback.0.iter_mut().find(|slot| slot.is_none_or(|taken| taken == service));
+            if let Some(slot) = slot {
+                *slot = Some(service);
+            }
+        }
+        fallback
+    }
+
+    /// The one to try first.
+    pub fn first(self) -> Option<Service> {
+        self.iter().next()
+    }
+
+    /// The one to try after `service`.
+    pub fn after(self, service: Service) -> Option<Service> {
+        self.iter().skip_while(|listed| *listed != service).nth(1)
+    }
+
+    /// Whether nothing may take over.
+    pub const fn is_empty(self) -> bool {
+        self.0[0].is_none()
+    }
+
+    /// In the order to try.
+    pub fn iter(self) -> impl Iterator<Item = Service> {
+        self.0.into_iter().flatten()
+    }
+}
+
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -69,6 +108,17 @@ mod tests {
             assert_eq!(service.to_string().parse(), Ok(service));
         }
         assert_eq!("Batch".parse::<Service>(), Err(UnknownService));
+    }
+
+    #[test]
+    fn a_fallback_keeps_its_order_and_names_each_service_once() {
+        use Service::{Batch, Flex, Sync};
+        let both = Fallback::of(&[Flex, Batch, Flex, Sync, Flex]);
+        assert_eq!(both.iter().collect::<Vec<_>>(), [Flex, Sync]);
+        assert_eq!((both.first(), both.after(Flex), both.after(Sync)), (Some(Flex), Some(Sync), None));
+        assert_eq!(Fallback::of(&[Sync, Flex]).after(Sync), Some(Flex));
+        assert!(Fallback::of(&[Batch]).is_empty() && Fallback::default().first().is_none());
+        assert_eq!(Fallback::of(&[Sync]).after(Flex), None, "what is not listed has no successor");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::domain::backoff::backoff;
 use crate::domain::batch::BatchEvent;
 use crate::domain::ids::RequestId;
+use crate::domain::service::Service;
 use crate::engine::context::Context;
 use crate::engine::lines::LineSplitter;
 use crate::engine::outcome::{Verdict, finish_of, judge};
@@ -69,6 +70,14 @@ async fn harvest(
     let tally = harvest.close(event, lost_file).await?;
     context.telemetry.harvest(lines, bytes, started.elapsed());
     crate::crash::point("harvested");
+    if event == BatchEvent::Complete || batch.lane.deadline_class > 0 {
+        // One that was cut short for a deadline took at least so long.
+        let (now, lines) = (context.now(), batch.line_count);
+        context.learned.note(&context.store, &batch.lane, lines, now.since(batch.created_at), now).await?;
+    }
+    if tally.answered + tally.requeued == 0 && tally.handed > 0 && batch.lane.deadline_class == 0 {
+        context.refused.remember(&batch.lane, "its lines end without an answer, batch after batch");
+    }
     settle::end_batch(context, batch, event, tally, None).await?;
     crate::crash::point("batch-ended");
     delete_files(context, batch, &object);
@@ -222,7 +231,7 @@ impl<'a> Harvest<'a> {
         self.lines += 1;
         match judge(&outcome) {
             Verdict::Final => {
-                let finish = finish_of(self.context, self.batch, id, outcome);
+                let finish = finish_of(self.context, &self.batch.lane, Service::Batch, id, outcome);
                 self.recorder.push(finish);
             }
             Verdict::Again => self.again.push((id, outcome)),
@@ -234,9 +243,7 @@ impl<'a> Harvest<'a> {
         let mut tally = Tally { answered: self.recorder.flush().await?, ..Tally::default() };
         let again = std::mem::take(&mut self.again);
         let retried = settle::try_again(self.context, self.batch, again).await?;
-        tally.answered += retried.answered;
-        tally.requeued += retried.requeued;
-        tally.failed += retried.failed;
+        tally.add(retried);
         let missing: Vec<RequestId> =
             self.expected.iter().zip(&self.settled).filter_map(|(id, settled)| (!settled).then_some(*id)).collect();
         if missing.is_empty() {
@@ -260,12 +267,12 @@ impl<'a> Harvest<'a> {
             None => {
                 let why = if event == BatchEvent::Complete { "line_missing" } else { "line_not_executed" };
                 let refusal =
-                    Refusal::own("the batch ended without an answer for this request, more than once: send it live");
+                    Refusal::own("the batch ended without an answer for this request, more than once: send it live")
+                        .or_fall_back("attempts_exhausted");
                 settle::requeue_or_refuse(self.context, self.batch, &missing, why, &refusal).await?
             }
         };
-        tally.requeued += settled.requeued;
-        tally.failed += settled.failed;
+        tally.add(settled);
         Ok(tally)
     }
 }

@@ -14,11 +14,14 @@ use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
 use crate::engine::accounts::Accounts;
 use crate::engine::dispatch::Message;
+use crate::engine::fallback::Refused;
 use crate::engine::keys::IdempotencyKeys;
+use crate::engine::learned::Learned;
+use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
 use crate::engine::view::{EngineEvent, LaneView};
 use crate::engine::waiters::Waiters;
-use crate::store::SharedStore;
+use crate::store::{NewRequest, SharedStore};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::provider::BatchProvider;
@@ -43,6 +46,16 @@ pub(crate) struct Context {
     pub(crate) orphan_grace: Duration,
     pub(crate) events: broadcast::Sender<EngineEvent>,
     pub(crate) dispatcher: mpsc::UnboundedSender<Message>,
+    /// Whoever has no answer by its deadline is told so.
+    pub(crate) deadlines: mpsc::UnboundedSender<(Micros, RequestId)>,
+    /// How many live calls there are at the same time.
+    pub(crate) live_room: LiveRoom,
+    /// The longest time of a live call by `sync`.
+    pub(crate) live_bound: Duration,
+    /// What batch cannot serve.
+    pub(crate) refused: Refused,
+    /// How long batches take.
+    pub(crate) learned: Learned,
     /// Requests accepted and in no batch; intake refuses above the limit.
     pub(crate) queued: AtomicU64,
     /// No new batches: the process is stopping.
@@ -64,6 +77,15 @@ impl Context {
     pub(crate) fn tell(&self, message: Message) {
         if self.dispatcher.send(message).is_err() {
             tracing::debug!("the dispatcher has stopped");
+        }
+    }
+
+    /// From now on the request's deadline, if it has one, is watched.
+    pub(crate) fn watch_deadline(&self, request: &NewRequest) {
+        if let Some(at) = request.deadline_at
+            && self.deadlines.send((at, request.id)).is_err()
+        {
+            tracing::debug!("deadlines are not watched any more");
         }
     }
 

@@ -10,7 +10,10 @@ use tokio::time::Instant;
 
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Fingerprint, LaneKey};
+use crate::domain::service::Service;
 use crate::engine::context::Context;
+use crate::engine::deadline::Schedule;
+use crate::engine::live;
 use crate::engine::plan::{BatchLimits, LaneQueue, Queued, Timing, estimated_tokens};
 use crate::engine::run;
 use crate::engine::view::{FlushReport, LaneView};
@@ -44,6 +47,8 @@ struct Dispatcher {
     context: Arc<Context>,
     timing: Timing,
     lanes: HashMap<Arc<LaneKey>, Lane>,
+    /// Requests that live calls are to serve, by the first service and the reason.
+    leaving: HashMap<(Arc<LaneKey>, Service, &'static str), Vec<RequestId>>,
 }
 
 /// How often the view for the admin API is refreshed at most.
@@ -52,7 +57,8 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 /// Runs until the process stops.
 pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedReceiver<Message>) {
     let timing = Timing { idle: context.batching.idle, max_age: context.batching.max_age };
-    let mut dispatcher = Dispatcher { context: Arc::clone(&context), timing, lanes: HashMap::new() };
+    let mut dispatcher =
+        Dispatcher { context: Arc::clone(&context), timing, lanes: HashMap::new(), leaving: HashMap::new() };
     let stop = context.tasks.stop_token().clone();
     let mut publish_at: Option<Instant> = None;
     let mut buffer = Vec::with_capacity(512);
@@ -77,6 +83,7 @@ pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedRece
         for message in buffer.drain(..) {
             dispatcher.handle(message);
         }
+        dispatcher.call_live();
         dispatcher.dispatch();
         let now = Instant::now();
         if publish_at.is_some_and(|at| at <= now) {
@@ -91,8 +98,13 @@ pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedRece
 impl Dispatcher {
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Accepted(lane, queued) => self.lanes.entry(lane).or_default().queue.push(queued),
+            Message::Accepted(lane, queued) => {
+                if let Some(queued) = self.stays(&lane, queued) {
+                    self.lanes.entry(lane).or_default().queue.push(queued);
+                }
+            }
             Message::Returned { lane, requests, hold_back } => {
+                let requests = requests.into_iter().filter_map(|queued| self.stays(&lane, queued)).collect();
                 let lane = self.lanes.entry(lane).or_default();
                 lane.queue.push_front(requests);
                 if let Some((wait, reason)) = hold_back {
@@ -138,6 +150,50 @@ impl Dispatcher {
         }
     }
 
+    /// The request if it waits for a batch; none: a live call serves it.
+    fn stays(&mut self, lane: &Arc<LaneKey>, mut queued: Queued) -> Option<Queued> {
+        let Some(service) = queued.fallback.first() else { return Some(queued) };
+        let now = self.context.now();
+        let schedule = Schedule::of_class(lane.deadline_class, queued.accepted_at, 1);
+        let expected = schedule.and_then(|_| {
+            let waiting = self.lanes.get(lane).map_or(0, |lane| lane.queue.len());
+            self.context.learned.expected(lane, u32::try_from(waiting + 1).unwrap_or(u32::MAX), now)
+        });
+        let has_room =
+            schedule.is_none_or(|times| times.has_room(now, self.timing.idle, self.context.batching.poll, expected));
+        let why = if self.context.refused.knows(lane) {
+            "batch_refused_before"
+        } else if has_room {
+            queued.leave_by = schedule.map(|times| Instant::now() + times.cancel_at.since(now));
+            return Some(queued);
+        } else if expected.is_some() {
+            "batch_too_slow"
+        } else {
+            "deadline"
+        };
+        self.leaving.entry((Arc::clone(lane), service, why)).or_default().push(queued.id);
+        None
+    }
+
+    /// Starts the live calls of those that wait for no batch, or not any longer.
+    fn call_live(&mut self) {
+        // After a restart the same is decided again.
+        if self.context.is_draining() {
+            return;
+        }
+        let now = Instant::now();
+        for (key, lane) in &mut self.lanes {
+            for queued in lane.queue.take_late(now) {
+                let Some(service) = queued.fallback.first() else { continue };
+                self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
+            }
+        }
+        for ((lane, service, why), ids) in self.leaving.drain() {
+            self.context.telemetry.fallback(service.as_str(), ids.len(), why);
+            live::start(&self.context, &lane, ids, true);
+        }
+    }
+
     fn limits(&self, lane: &LaneKey) -> BatchLimits {
         self.context.provider(lane).map_or(
             BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None },
@@ -161,7 +217,8 @@ impl Dispatcher {
             .iter()
             .filter_map(|(key, lane)| {
                 let due = lane.queue.due_at(self.timing, &self.limits(key))?;
-                Some(lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until)))
+                let due = lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until));
+                Some(lane.queue.leave_by().map_or(due, |leave| leave.min(due)))
             })
             .min()
     }

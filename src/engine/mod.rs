@@ -10,11 +10,15 @@
 mod accounts;
 mod collect;
 mod context;
+pub mod deadline;
 mod dispatch;
 mod expire;
+mod fallback;
 mod input_file;
 pub mod keys;
+mod learned;
 mod lines;
+mod live;
 pub mod object;
 pub mod orphans;
 mod outcome;
@@ -22,11 +26,13 @@ mod plan;
 mod poll;
 mod recorder;
 mod recover;
+mod rescue;
 mod run;
 mod settle;
 mod submit;
 pub mod view;
 pub mod waiters;
+mod watchdog;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,16 +48,18 @@ use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
+use crate::engine::fallback::Refused;
 use crate::engine::keys::IdempotencyKeys;
+use crate::engine::learned::Learned;
+use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
-use crate::engine::plan::Queued;
+use crate::engine::settle::queued_of;
 use crate::engine::waiters::{Answer, Waiters};
 use crate::store::{Account, Finish, NewRequest, OutcomeSummary, RequestRecord, SharedStore, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
-use crate::wire::openai::batch_file::line_length;
 pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, LaneView};
 
 /// Live listeners that are slower than this many changes lose the oldest.
@@ -82,6 +90,7 @@ impl Engine {
     /// Starts the engine: what an earlier run left goes on at once.
     pub async fn start(config: &Config, parts: EngineParts) -> Result<Self, StoreError> {
         let (dispatcher, messages) = mpsc::unbounded_channel();
+        let (deadlines, entered) = mpsc::unbounded_channel();
         let (orphans, delivered) = Orphans::new();
         let context = Arc::new(Context {
             ids: IdSource::after(parts.store.last_sequence().await?),
@@ -100,6 +109,11 @@ impl Engine {
             orphan_grace: config.hold.orphan_grace,
             events: broadcast::channel(EVENT_BUFFER).0,
             dispatcher,
+            deadlines,
+            live_room: LiveRoom::default(),
+            live_bound: config.upstream.first_byte_timeout,
+            refused: Refused::default(),
+            learned: Learned::default(),
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             lanes: parking_lot::RwLock::new(Vec::new()),
@@ -109,6 +123,7 @@ impl Engine {
             tracing::info!(queued = found.queued, batches = found.batches, "going on with what an earlier run left");
         }
         context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
+        context.tasks.spawn("deadlines", watchdog::run(Arc::clone(&context), entered));
         context.tasks.spawn("expiry", expire::run(Arc::clone(&context)));
         context.tasks.spawn("deliveries", expire::record_deliveries(Arc::clone(&context), delivered));
         let engine = Self { context };
@@ -212,15 +227,8 @@ impl Engine {
         self.context.queued.fetch_add(1, Ordering::Relaxed);
         self.context.telemetry.request_accepted(request.lane.endpoint.as_str(), u64::from(request.body_len));
         self.context.announce_request(request.id, RequestState::Queued.as_str());
-        let queued = Queued {
-            id: request.id,
-            line_bytes: line_length(request.lane.endpoint, u64::from(request.body_len)),
-            inputs: request.options.inputs(),
-            caller: request.caller,
-            accepted_at: request.created_at,
-            since: tokio::time::Instant::now(),
-        };
-        self.context.tell(Message::Accepted(Arc::clone(&request.lane), queued));
+        self.context.watch_deadline(request);
+        self.context.tell(Message::Accepted(Arc::clone(&request.lane), queued_of(request)));
     }
 
     /// What it is doing now; lanes are at most a moment old.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::domain::clock::Micros;
 use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
+use crate::domain::service::Fallback;
 
 /// A request that waits for a batch: a reference, not a body, so that memory grows with their number only.
 #[derive(Clone, Debug)]
@@ -22,8 +23,12 @@ pub(crate) struct Queued {
     pub(crate) inputs: u32,
     pub(crate) caller: Fingerprint,
     pub(crate) accepted_at: Micros,
+    /// The services that may take over.
+    pub(crate) fallback: Fallback,
     /// Since when it waits here.
     pub(crate) since: Instant,
+    /// When it leaves for another service because a batch would be too late; none: never.
+    pub(crate) leave_by: Option<Instant>,
 }
 
 /// When lanes leave.
@@ -58,6 +63,8 @@ pub(crate) struct LaneQueue {
     bytes: u64,
     inputs: u64,
     last_arrival: Option<Instant>,
+    /// Nobody has to leave before.
+    leave_by: Option<Instant>,
     /// The first so many leave at the next look, due or not.
     flushed: usize,
 }
@@ -80,6 +87,7 @@ impl LaneQueue {
     }
 
     fn count_in(&mut self, queued: &Queued) {
+        self.leave_by = [self.leave_by, queued.leave_by].into_iter().flatten().min();
         self.bytes = self.bytes.saturating_add(queued.line_bytes);
         self.inputs = self.inputs.saturating_add(u64::from(queued.inputs));
     }
@@ -107,6 +115,25 @@ impl LaneQueue {
         self.flushed = picked.len();
         self.waiting = picked.into_iter().chain(rest).collect();
         u64::try_from(self.flushed).unwrap_or(u64::MAX)
+    }
+
+    /// When to call [`Self::take_late`]; none: nobody has to leave.
+    pub(crate) const fn leave_by(&self) -> Option<Instant> {
+        self.leave_by
+    }
+
+    /// Takes out those that must not wait for a batch any longer.
+    pub(crate) fn take_late(&mut self, now: Instant) -> Vec<Queued> {
+        if self.leave_by.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let is_late = |queued: &Queued| queued.leave_by.is_some_and(|at| at <= now);
+        let (late, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(is_late);
+        self.waiting = rest.into();
+        late.iter().for_each(|queued| self.count_out(queued));
+        self.flushed = self.flushed.min(self.waiting.len());
+        self.leave_by = self.waiting.iter().filter_map(|queued| queued.leave_by).min();
+        late
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -161,7 +188,7 @@ impl LaneQueue {
         }
         self.flushed = self.flushed.saturating_sub(batch.len());
         if self.waiting.is_empty() {
-            self.last_arrival = None;
+            (self.last_arrival, self.leave_by) = (None, None);
         }
         Some(batch)
     }

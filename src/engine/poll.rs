@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::domain::backoff::backoff;
 use crate::engine::context::Context;
+use crate::engine::rescue::Rescue;
 use crate::engine::run::{StepError, credentials};
 use crate::engine::submit::record;
 use crate::store::{BatchRecord, ProviderBatch};
@@ -37,10 +38,13 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
     let mut seen = batch.provider.clone();
     let mut pauses = 0;
     let mut refused_since: Option<Instant> = None;
+    let mut rescue = Rescue::of(batch);
     loop {
         let asked_at = Instant::now();
         let answer = match (credentials(context, batch), &batch.provider.batch_id) {
-            (Some((provider, credentials)), Some(id)) => provider.get(&credentials, id).await,
+            (Some((provider, credentials)), Some(id)) => {
+                within(rescue.bound(context.now()), provider.get(&credentials, id)).await
+            }
             // The provider was taken out of the configuration: wait until somebody restores it.
             _ => {
                 Err(ProviderError::Unreadable { operation: "poll", cause: "the provider is not configured".to_owned() })
@@ -70,10 +74,24 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
             }
         }
         pauses += 1;
+        rescue.act(context, batch).await?;
+        pause = rescue.pause(context.now()).map_or(pause, |most| pause.min(most));
         if !context.sleep(pause).await {
             return Err(StepError::Stopping);
         }
     }
+}
+
+/// What a look gives, unless a deadline calls for something else before it is answered.
+async fn within(
+    bound: Option<Duration>,
+    look: impl Future<Output = Result<BatchObject, ProviderError>>,
+) -> Result<BatchObject, ProviderError> {
+    let Some(bound) = bound else { return look.await };
+    tokio::time::timeout(bound, look).await.unwrap_or_else(|_elapsed| {
+        let cause = "no answer before the deadline calls for a rescue".to_owned();
+        Err(ProviderError::NoAnswer { operation: "poll", cause, may_have_taken_effect: false })
+    })
 }
 
 /// Keeps what the provider says, when it says something new.

@@ -69,7 +69,7 @@ impl Recorder {
         group.sort_unstable_by_key(|finish| finish.id);
         self.group_bytes = 0;
         let (context, batch) = (Arc::clone(&self.context), Arc::clone(&self.batch));
-        let writing = async move { settle::finish(&context, &batch, group).await };
+        let writing = async move { settle::finish(&context, batch.created_at, Some(batch.id), group).await };
         self.writing.push_back(self.context.tasks.spawn("record answers", writing));
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::domain::request::RequestState;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
+use crate::engine::live;
 use crate::engine::plan::estimated_tokens;
 use crate::engine::run;
 use crate::engine::settle::queued_of;
@@ -24,6 +25,7 @@ pub(crate) struct Found {
 /// Reads the store and starts what has to go on. Runs before the listeners answer.
 pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError> {
     context.accounts.load(&context.store).await?;
+    context.learned.load(&context.store).await?;
     let mut found = Found::default();
     let mut after = None;
     loop {
@@ -50,10 +52,16 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
                 context.orphans.add_alone(record.request.id, known_by);
             }
         }
+        for record in records.iter().filter(|record| !record.state.is_terminal()) {
+            context.watch_deadline(&record.request);
+            if record.state == RequestState::Submitted && record.live.is_some() {
+                live::start(context, &record.request.lane, vec![record.request.id], false);
+            }
+        }
         for record in records.iter().filter(|record| record.state == RequestState::Queued) {
             found.queued += 1;
             context.queued.fetch_add(1, Ordering::Relaxed);
-            context.tell(Message::Accepted(Arc::clone(&record.request.lane), queued_of(record)));
+            context.tell(Message::Accepted(Arc::clone(&record.request.lane), queued_of(&record.request)));
         }
         after = records.last().map(|record| record.request.id);
         if records.len() < PAGE {
@@ -72,5 +80,5 @@ async fn tokens_in(context: &Context, batch: &BatchRecord) -> Result<u64, StoreE
     }
     let lines = context.store.batch_lines(batch.id).await?;
     let records = context.store.records(lines).await?;
-    Ok(estimated_tokens(records.iter().map(|record| queued_of(record).line_bytes).sum()))
+    Ok(estimated_tokens(records.iter().map(|record| queued_of(&record.request).line_bytes).sum()))
 }

@@ -8,15 +8,18 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::domain::batch::BatchEvent;
-use crate::domain::ids::RequestId;
+use crate::domain::clock::Micros;
+use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::request::RequestState;
+use crate::domain::service::Service;
 use crate::engine::context::Context;
+use crate::engine::fallback::take_over;
 use crate::engine::outcome::finish_of;
 use crate::engine::plan::Queued;
 use crate::engine::run::{StepError, give_back};
 use crate::engine::submit::record;
 use crate::engine::waiters::Answer;
-use crate::store::{BatchRecord, Finish, OutcomeSummary, ProviderBatch, RequestRecord};
+use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
 use crate::upstream::provider::ProviderError;
 use crate::wire::openai::batch::{BatchFault, BatchObject};
 use crate::wire::openai::batch_file::line_length;
@@ -40,17 +43,39 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// The provider's own error body, where there is one: then the caller gets exactly that.
     pub(crate) body: Option<Bytes>,
+    /// Why another service may serve the request all the same; none: it may not, because it may have been executed, or
+    /// because a live call would be refused as well.
+    pub(crate) fall_back: Option<&'static str>,
 }
+
+/// Batch cannot serve this credential and model at all: worth remembering.
+const BATCH_REFUSED: &str = "batch_refused";
+/// Refusals that a live call would meet as well.
+const NO_MONEY: [&str; 2] = ["insufficient_quota", "billing_hard_limit_reached"];
 
 impl Refusal {
     /// nightbus could not get an answer.
     pub(crate) fn own(message: impl Into<String>) -> Self {
-        Self { status: 502, code: "batch_failed".to_owned(), message: message.into(), body: None }
+        Self { status: 502, code: "batch_failed".to_owned(), message: message.into(), body: None, fall_back: None }
+    }
+
+    /// Another service may serve the request.
+    pub(crate) fn or_fall_back(self, why: &'static str) -> Self {
+        Self { fall_back: Some(why), ..self }
     }
 
     /// The provider refused the upload or the batch itself: its callers get what a live call would have told them. What
     /// is not JSON (a gateway's page) is not the API's answer and is not passed on as one; only its status is named.
     pub(crate) fn from_provider(error: &ProviderError) -> Self {
+        let batch_alone = match error {
+            ProviderError::Refused { status, code, .. } => *status != 401 && !NO_MONEY.contains(&code.as_str()),
+            ProviderError::NoAnswer { .. } | ProviderError::Unreadable { .. } => false,
+        };
+        let refusal = Self::told_by(error);
+        if batch_alone { refusal.or_fall_back(BATCH_REFUSED) } else { refusal }
+    }
+
+    fn told_by(error: &ProviderError) -> Self {
         match error {
             ProviderError::Refused { operation, status, .. } if error.has_no_batch_api() => Self::own(format!(
                 "the provider has no Batch API under its base_url (it answered {status} to the {operation}): send the call live, or take another provider"
@@ -58,7 +83,8 @@ impl Refusal {
             ProviderError::Refused { status, code, message, body, .. }
                 if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
             {
-                Self { status: *status, code: code.clone(), message: message.clone(), body: Some(body.clone()) }
+                let (code, message, body) = (code.clone(), message.clone(), Some(body.clone()));
+                Self { status: *status, code, message, body, fall_back: None }
             }
             ProviderError::Refused { operation, status, .. } => Self::own(format!(
                 "the provider refused the {operation} with {status}, without an error that its API knows: send the call live, or ask the provider"
@@ -80,10 +106,18 @@ impl Refusal {
             code: fault.code.clone(),
             message: fault.message.clone(),
             body: Some(Bytes::from(body.to_string())),
+            fall_back: None,
         }
     }
 
-    fn finish(&self, context: &Context, id: RequestId) -> Finish {
+    /// A fault that is no line's own: the file was refused as a whole.
+    fn from_whole_fault(fault: &BatchFault) -> Self {
+        let refusal = Self::from_fault(fault);
+        if NO_MONEY.contains(&fault.code.as_str()) { refusal } else { refusal.or_fall_back(BATCH_REFUSED) }
+    }
+
+    /// The end of a request by it.
+    pub(crate) fn finish(&self, context: &Context, id: RequestId) -> Finish {
         Finish {
             id,
             state: RequestState::Failed,
@@ -102,15 +136,22 @@ impl Refusal {
     }
 }
 
-/// Ends requests: durable first, then their waiters hear of it. Returns how many were ended by this call.
-pub(crate) async fn finish(context: &Context, batch: &BatchRecord, finished: Vec<Finish>) -> Result<usize, StepError> {
+/// Ends requests: durable first, then their waiters hear of it. Returns how many were ended by this call. `began`: since
+/// when they were served; `batch`: their last one.
+pub(crate) async fn finish(
+    context: &Context,
+    began: Micros,
+    batch: Option<BatchId>,
+    finished: Vec<Finish>,
+) -> Result<usize, StepError> {
     let mut ended = 0;
+    let mut late = Vec::new();
     let applied = context.store.finish(finished.clone()).await?;
     crate::crash::point("results-recorded");
     for (finish, applied) in finished.into_iter().zip(applied) {
         if applied {
             ended += 1;
-            let wait = finish.at.since(batch.created_at);
+            let wait = finish.at.since(began);
             context.telemetry.request_finished(
                 finish.summary.service.as_deref().unwrap_or_default(),
                 finish.summary.status_code,
@@ -126,13 +167,34 @@ pub(crate) async fn finish(context: &Context, batch: &BatchRecord, finished: Vec
                     state: finish.state,
                     summary: finish.summary,
                     finished_at: finish.at,
-                    batch_id: Some(batch.id),
+                    batch_id: batch,
                     body: finish.body,
                 },
             );
+        } else if finish.summary.service.is_some() && finish.summary.status_code < 300 {
+            late.push(finish);
         }
     }
+    count_waste(context, late).await?;
     Ok(ended)
+}
+
+/// Answers that came after their request had ended by another service, or without one: paid for, and of no use. Those of
+/// the same service are the same answer, read once more after a crash.
+async fn count_waste(context: &Context, late: Vec<Finish>) -> Result<(), StepError> {
+    if late.is_empty() {
+        return Ok(());
+    }
+    let records = context.store.records(late.iter().map(|finish| finish.id).collect()).await?;
+    let served: HashMap<RequestId, Option<String>> =
+        records.into_iter().map(|record| (record.request.id, record.outcome.and_then(|end| end.service))).collect();
+    for finish in late {
+        if served.get(&finish.id).is_some_and(|service| *service != finish.summary.service) {
+            let service = finish.summary.service.as_deref().unwrap_or_default();
+            context.telemetry.answer_wasted(finish.id, service, finish.summary.cost_nanos);
+        }
+    }
+    Ok(())
 }
 
 /// Ends the given requests with one error.
@@ -144,33 +206,53 @@ pub(crate) async fn refuse(
 ) -> Result<usize, StepError> {
     let mut ended = 0;
     for group in ids.chunks(GROUP) {
-        ended += finish(context, batch, group.iter().map(|id| refusal.finish(context, *id)).collect()).await?;
+        let finished = group.iter().map(|id| refusal.finish(context, *id)).collect();
+        ended += finish(context, batch.created_at, Some(batch.id), finished).await?;
     }
     Ok(ended)
 }
 
 /// The batch was refused as a whole for a lasting reason: every caller gets that error.
-pub(crate) async fn fail_all(context: &Context, batch: &BatchRecord, refusal: &Refusal) -> Result<(), StepError> {
+pub(crate) async fn fail_all(context: &Arc<Context>, batch: &BatchRecord, refusal: &Refusal) -> Result<(), StepError> {
     let lines = context.store.batch_lines(batch.id).await?;
-    let mut failed = 0;
+    let mut tally = Tally::default();
     for group in lines.chunks(GROUP) {
-        let still: Vec<RequestId> =
-            riding(context, batch, group.to_vec()).await?.iter().map(|record| record.request.id).collect();
-        failed += refuse(context, batch, &still, refusal).await?;
+        let still = riding(context, batch, group.to_vec()).await?;
+        tally.add(refuse_or_fall_back(context, batch, still, refusal).await?);
     }
-    end_batch(context, batch, BatchEvent::Fail, Tally { failed, ..Tally::default() }, Some(refusal.message.clone()))
-        .await
+    if tally.handed > 0 && refusal.fall_back == Some(BATCH_REFUSED) {
+        context.refused.remember(&batch.lane, &refusal.message);
+    }
+    end_batch(context, batch, BatchEvent::Fail, tally, Some(refusal.message.clone())).await
+}
+
+/// Ends requests with one error; those that another service may serve are handed over to it.
+async fn refuse_or_fall_back(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    records: Vec<RequestRecord>,
+    refusal: &Refusal,
+) -> Result<Tally, StepError> {
+    let (rest, handed) = match refusal.fall_back {
+        Some(why) => take_over(context, &batch.lane, records, why).await?,
+        None => (records, 0),
+    };
+    let rest: Vec<RequestId> = rest.iter().map(|record| record.request.id).collect();
+    let failed = refuse(context, batch, &rest, refusal).await?;
+    Ok(Tally { handed, failed, ..Tally::default() })
 }
 
 /// Those of `ids` that still ride in this batch. When a batch is settled again after a crash, some of its lines have
-/// ended, and some are queued again or ride in a later batch: those are not this batch's business any more.
+/// ended, and some are queued again, ride in a later batch or are called live: those are not this batch's business any more.
 pub(crate) async fn riding(
     context: &Context,
     batch: &BatchRecord,
     ids: Vec<RequestId>,
 ) -> Result<Vec<RequestRecord>, StepError> {
     let mut records = context.store.records(ids).await?;
-    records.retain(|record| record.state == RequestState::Submitted && record.batch_id == Some(batch.id));
+    records.retain(|record| {
+        record.state == RequestState::Submitted && record.batch_id == Some(batch.id) && record.live.is_none()
+    });
     Ok(records)
 }
 
@@ -179,7 +261,19 @@ pub(crate) async fn riding(
 pub(crate) struct Tally {
     pub(crate) answered: usize,
     pub(crate) requeued: usize,
+    /// Handed over to live calls.
+    pub(crate) handed: usize,
     pub(crate) failed: usize,
+}
+
+impl Tally {
+    /// Adds another one's numbers.
+    pub(crate) const fn add(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.requeued += other.requeued;
+        self.handed += other.handed;
+        self.failed += other.failed;
+    }
 }
 
 /// Records the end of a batch, after all its lines are settled.
@@ -193,14 +287,14 @@ pub(crate) async fn end_batch(
     record(context, batch, Some(event), ProviderBatch { error, ..ProviderBatch::default() }).await?;
     let state = batch.state.next(event).map_or("other", |state| state.as_str());
     let took = context.now().since(batch.created_at);
-    context.telemetry.batch_ended(batch.id, state, tally.answered, tally.requeued, tally.failed, took);
+    context.telemetry.batch_ended(batch.id, state, tally.answered, tally.requeued + tally.handed, tally.failed, took);
     Ok(())
 }
 
 /// Lines that certainly never ran, or may be tried again: back into the queue while they have attempts left, else
-/// ended with `refusal`.
+/// handed over or ended with `refusal`.
 pub(crate) async fn requeue_or_refuse(
-    context: &Context,
+    context: &Arc<Context>,
     batch: &BatchRecord,
     ids: &[RequestId],
     why: &'static str,
@@ -211,17 +305,16 @@ pub(crate) async fn requeue_or_refuse(
         let records = riding(context, batch, group.to_vec()).await?;
         let (again, spent): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
-        let spent: Vec<RequestId> = spent.iter().map(|record| record.request.id).collect();
-        tally.failed += refuse(context, batch, &spent, refusal).await?;
+        tally.add(refuse_or_fall_back(context, batch, spent, refusal).await?);
         tally.requeued += requeue(context, batch, again, why, None).await?;
     }
     Ok(tally)
 }
 
-/// Lines whose own outcome may be tried again: back into the queue while they have attempts left; else that outcome
-/// is their answer.
+/// Lines whose own outcome may be tried again: back into the queue while they have attempts left; else another service
+/// serves them, or that outcome is their answer.
 pub(crate) async fn try_again(
-    context: &Context,
+    context: &Arc<Context>,
     batch: &BatchRecord,
     lines: Vec<(RequestId, LineOutcome)>,
 ) -> Result<Tally, StepError> {
@@ -230,12 +323,15 @@ pub(crate) async fn try_again(
         let records = riding(context, batch, group.iter().map(|(id, _)| *id).collect()).await?;
         let (again, spent): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
+        let (spent, handed) = take_over(context, &batch.lane, spent, "attempts_exhausted").await?;
+        tally.handed += handed;
         let outcomes: HashMap<RequestId, &LineOutcome> = group.iter().map(|(id, outcome)| (*id, outcome)).collect();
         let spent = spent.iter().filter_map(|record| {
             let id = record.request.id;
-            outcomes.get(&id).map(|outcome| finish_of(context, batch, id, (*outcome).clone()))
+            let outcome = (*outcomes.get(&id)?).clone();
+            Some(finish_of(context, &batch.lane, Service::Batch, id, outcome))
         });
-        tally.answered += finish(context, batch, spent.collect()).await?;
+        tally.answered += finish(context, batch.created_at, Some(batch.id), spent.collect()).await?;
         tally.requeued += requeue(context, batch, again, "line_failed", None).await?;
     }
     Ok(tally)
@@ -254,7 +350,8 @@ async fn requeue(
     let requeued = context.store.requeue(batch.id, ids, counts).await?;
     crate::crash::point("requeued");
     let by_id: HashMap<RequestId, &RequestRecord> = records.iter().map(|record| (record.request.id, record)).collect();
-    let queued: Vec<Queued> = requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(record)).collect();
+    let queued: Vec<Queued> =
+        requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(&record.request)).collect();
     context.telemetry.requests_requeued(queued.len(), why);
     let count = queued.len();
     if count > 0 {
@@ -267,14 +364,16 @@ async fn requeue(
 const NO_ATTEMPT: [&str; 2] = ["token_limit_exceeded", "another_line_was_refused"];
 
 /// A stored request as the dispatcher holds it.
-pub(crate) fn queued_of(record: &RequestRecord) -> Queued {
+pub(crate) fn queued_of(request: &NewRequest) -> Queued {
     Queued {
-        id: record.request.id,
-        line_bytes: line_length(record.request.lane.endpoint, u64::from(record.request.body_len)),
-        inputs: record.request.options.inputs(),
-        caller: record.request.caller,
-        accepted_at: record.request.created_at,
+        id: request.id,
+        line_bytes: line_length(request.lane.endpoint, u64::from(request.body_len)),
+        inputs: request.options.inputs(),
+        caller: request.caller,
+        accepted_at: request.created_at,
+        fallback: request.options.fallback(),
         since: Instant::now(),
+        leave_by: None,
     }
 }
 
@@ -305,13 +404,13 @@ pub(crate) async fn failed_validation(
     if named.is_empty() {
         let refusal = first.map_or_else(
             || Refusal::own("the provider refused the batch without saying why: try again, or send the call live"),
-            Refusal::from_fault,
+            Refusal::from_whole_fault,
         );
         let lost_file = first.is_some_and(|fault| fault.code == "invalid_request");
         if lost_file {
             tally = requeue_or_refuse(context, batch, &lines, "input_file_lost", &refusal).await?;
         } else {
-            tally.failed = refuse(context, batch, &lines, &refusal).await?;
+            return fail_all(context, batch, &refusal).await;
         }
         return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
     }
@@ -327,11 +426,13 @@ pub(crate) async fn failed_validation(
     end_batch(context, batch, BatchEvent::Fail, tally, message).await
 }
 
-/// The lines of the uploaded file, as the provider numbers them: requests that had ended before were left out of it.
+/// The lines of the uploaded file, as the provider numbers them: requests that had ended, or had gone to live calls,
+/// before were left out of it.
 fn file_lines(batch: &BatchRecord, lines: &[RequestRecord]) -> Vec<RequestId> {
     let was_left_out = |record: &RequestRecord| {
-        record.state.is_terminal()
-            && record.finished_at.zip(batch.submitted_at).is_some_and(|(finished, submitted)| finished <= submitted)
+        let called = record.live.map(|live| live.since);
+        let ended = record.finished_at.filter(|_| record.state.is_terminal());
+        called.into_iter().chain(ended).min().zip(batch.submitted_at).is_some_and(|(gone, submitted)| gone <= submitted)
     };
     lines.iter().filter(|record| !was_left_out(record)).map(|record| record.request.id).collect()
 }

@@ -14,6 +14,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::RequestId;
 use crate::engine::context::Context;
 use crate::engine::input_file::stream_lines;
+use crate::engine::rescue::{self, Rescue};
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal};
 use crate::store::{BatchRecord, BatchUpdate, ProviderBatch};
@@ -36,10 +37,15 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
         return record(context, batch, Some(BatchEvent::Fail), ProviderBatch::default()).await;
     }
     let average = length / u64::try_from(lines.len()).unwrap_or(1).max(1);
+    let in_time = rescue::too_late_in(context, batch).map(|left| Instant::now() + left);
     for attempt in 0.. {
         let content = stream_lines(Arc::clone(&context.store), batch.lane.endpoint, Arc::clone(&lines), average);
         let file = InputFile { name: format!("{}.jsonl", batch.id), length, content };
-        match provider.upload(&credentials, file).await {
+        // A file alone is no batch: an upload that takes too long may be left where it is.
+        let Some(uploaded) = before(in_time, provider.upload(&credentials, file)).await else {
+            return rescue::instead_of(context, batch).await;
+        };
+        match uploaded {
             Ok(file_id) => {
                 crash::point("uploaded-before-record");
                 let details = ProviderBatch { input_file_id: Some(file_id), ..ProviderBatch::default() };
@@ -51,10 +57,22 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
                 context.telemetry.provider_error("upload", &error, None);
                 return settle::fail_all(context, batch, &Refusal::from_provider(&error)).await;
             }
-            Err(error) => wait_after(context, "upload", &error, attempt).await?,
+            Err(error) => {
+                if let Some(waited) = before(in_time, wait_after(context, "upload", &error, attempt)).await {
+                    waited?;
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// What comes of `action` until then; none: the time is over.
+async fn before<T>(until: Option<Instant>, action: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, action).await.ok(),
+        None => Some(action.await),
+    }
 }
 
 /// The lines that still need an answer, and the exact length of their file.
@@ -64,7 +82,8 @@ async fn measure(
     lines: Vec<RequestId>,
 ) -> Result<(Arc<[RequestId]>, u64), StepError> {
     let records = context.store.records(lines).await?;
-    let open: Vec<_> = records.into_iter().filter(|record| !record.state.is_terminal()).collect();
+    let open: Vec<_> =
+        records.into_iter().filter(|record| !record.state.is_terminal() && record.live.is_none()).collect();
     let length = open.iter().map(|record| line_length(batch.lane.endpoint, u64::from(record.request.body_len))).sum();
     Ok((open.into_iter().map(|record| record.request.id).collect(), length))
 }
@@ -86,6 +105,10 @@ pub(crate) async fn create(
         if unsettled && let Some(found) = look_up(context, provider.as_ref(), &credentials, batch).await? {
             return created(context, batch, &found, started).await;
         }
+        // Nothing is out that could have created it: what was looked for is not there.
+        if rescue::too_late_in(context, batch).is_some_and(|left| left.is_zero()) {
+            return rescue::instead_of(context, batch).await;
+        }
         match provider.create(&credentials, &call).await {
             Ok(object) => {
                 crash::point("created-before-record");
@@ -97,7 +120,10 @@ pub(crate) async fn create(
             }
             Err(error) => {
                 unsettled |= error.may_have_taken_effect();
-                wait_after(context, "create", &error, attempt).await?;
+                let in_time = rescue::too_late_in(context, batch).map(|left| Instant::now() + left);
+                if let Some(waited) = before(in_time, wait_after(context, "create", &error, attempt)).await {
+                    waited?;
+                }
             }
         }
     }
@@ -106,7 +132,7 @@ pub(crate) async fn create(
 
 /// Asks the provider whether the batch exists. `None` only when it answered often enough that it does not.
 async fn look_up(
-    context: &Context,
+    context: &Arc<Context>,
     provider: &dyn BatchProvider,
     credentials: &Credentials,
     batch: &BatchRecord,
@@ -116,21 +142,31 @@ async fn look_up(
     let started = Instant::now();
     let mut empty = 0;
     let mut attempt = 0;
+    let mut rescue = Rescue::of(batch);
     loop {
-        match provider.find(credentials, batch.id, batch.created_at).await {
+        // A deadline does not wait for a provider that cannot say: its lines are bought, whatever the batch is.
+        rescue.act(context, batch).await?;
+        let in_time = rescue.bound(context.now()).map(|left| Instant::now() + left);
+        let Some(looked) = before(in_time, provider.find(credentials, batch.id, batch.created_at)).await else {
+            continue;
+        };
+        match looked {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {
                 empty += 1;
                 if empty >= EMPTY_LOOKUPS && started.elapsed() >= delay {
                     return Ok(None);
                 }
-                if !context.sleep(delay / EMPTY_LOOKUPS).await {
+                let pause = delay / EMPTY_LOOKUPS;
+                if !context.sleep(rescue.pause(context.now()).map_or(pause, |most| most.min(pause))).await {
                     return Err(StepError::Stopping);
                 }
             }
             // While it cannot be settled, the requests wait: creating again could buy twice.
             Err(error) => {
-                wait_after(context, "look-up", &error, attempt).await?;
+                if let Some(waited) = before(in_time, wait_after(context, "look-up", &error, attempt)).await {
+                    waited?;
+                }
                 attempt += 1;
             }
         }

@@ -13,7 +13,9 @@ use crate::crash;
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
+use crate::domain::service::{Fallback, Service};
 use crate::engine::Engine;
+use crate::engine::deadline::deadline_class;
 use crate::engine::keys::Reservation;
 use crate::engine::object::{RequestObject, result_path};
 use crate::engine::orphans::Attachment;
@@ -108,7 +110,10 @@ impl Desk {
             account: account.fingerprint,
             endpoint: call.endpoint,
             model: Arc::from(model),
-            deadline_class: 0,
+            deadline_class: call
+                .marks
+                .deadline_at
+                .map_or(0, |at| deadline_class(at, self.engine.clock().now(), !self.fallback(call).is_empty())),
         };
         if !self.engine.knows_account(account.fingerprint) {
             self.engine.keep_account(account).await.map_err(|error| unavailable(&error))?;
@@ -202,6 +207,21 @@ impl Desk {
         Ok(())
     }
 
+    /// The services that may take this call over: the caller's list, else the configured one, without what the provider
+    /// does not offer for the endpoint.
+    fn fallback(&self, call: &Deferral<'_>) -> Fallback {
+        let listed = call.marks.fallback.as_ref().unwrap_or(&self.config.deferral.fallback);
+        let offered = |service: &Service| match service {
+            Service::Flex => self
+                .engine
+                .capability(&call.provider.name)
+                .is_some_and(|capability| capability.flex_endpoints.contains(&call.endpoint)),
+            Service::Sync => true,
+            Service::Batch => false,
+        };
+        Fallback::of(&listed.iter().copied().filter(offered).collect::<Vec<_>>())
+    }
+
     fn new_request(
         &self,
         call: &Deferral<'_>,
@@ -218,7 +238,7 @@ impl Desk {
             tag: call.marks.tag.clone(),
             created_at: self.engine.clock().now(),
             deadline_at: call.marks.deadline_at,
-            options: options_of(&call.marks, peeked),
+            options: options_of(&call.marks, peeked).with_fallback(self.fallback(call)),
             body_hash: identity.body,
             idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
@@ -274,7 +294,6 @@ fn options_of(marks: &Marks, peeked: &Peek<'_>) -> RequestOptions {
         (peeked.stream, RequestOptions::STREAM),
         (peeked.include_usage, RequestOptions::INCLUDE_USAGE),
         (!marks.respond_async, RequestOptions::HOLD),
-        (marks.fallback.as_ref().is_some_and(Vec::is_empty), RequestOptions::NO_FALLBACK),
     ]
     .into_iter()
     .filter(|(wanted, _)| *wanted)
@@ -342,6 +361,7 @@ fn queued(request: NewRequest) -> Option<RequestRecord> {
         finished_at: None,
         batch_id: None,
         attempts: 0,
+        live: None,
         outcome: None,
     })
 }

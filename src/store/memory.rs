@@ -18,8 +18,8 @@ use crate::domain::request::{RequestEvent, RequestState};
 use crate::store::keys::{self, Keys};
 use crate::store::rules::{self, BatchProgress};
 use crate::store::{
-    Account, BatchRecord, BatchUpdate, Finish, ListFilter, NewBatch, NewRequest, ProviderBatch, RequestOptions,
-    RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
+    Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
+    ProviderBatch, RequestOptions, RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
 };
 
 /// A store in memory.
@@ -35,6 +35,7 @@ struct State {
     requests: BTreeMap<i64, StoredRequest>,
     batches: BTreeMap<i64, StoredBatch>,
     accounts: BTreeMap<(Fingerprint, String), Account>,
+    durations: BTreeMap<(String, Fingerprint, String, u32), LearnedDurations>,
     last_sequence: i64,
 }
 
@@ -119,6 +120,22 @@ impl Store for MemoryStore {
 
     fn requeue(&self, batch: BatchId, ids: Vec<RequestId>, counts: bool) -> StoreFuture<'_, Vec<RequestId>> {
         self.run(move |state| Ok(ids.into_iter().filter(|id| state.requeue(batch, *id, counts)).collect()))
+    }
+
+    fn mark_live(&self, ids: Vec<RequestId>, call: LiveCall) -> StoreFuture<'_, Vec<RequestId>> {
+        self.run(move |state| Ok(ids.into_iter().filter(|id| state.mark_live(*id, call)).collect()))
+    }
+
+    fn keep_durations(&self, learned: LearnedDurations) -> StoreFuture<'_, ()> {
+        self.run(move |state| {
+            let of = (learned.provider.clone(), learned.account, learned.model.clone(), learned.size_class);
+            state.durations.insert(of, learned);
+            Ok(())
+        })
+    }
+
+    fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
+        self.run(|state| Ok(state.durations.values().cloned().collect()))
     }
 
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {
@@ -224,6 +241,7 @@ impl State {
             finished_at: None,
             batch_id: None,
             attempts: 0,
+            live: None,
             outcome: None,
         };
         // Copied: the caller's bytes may be a small part of a large buffer that they would keep alive.
@@ -269,10 +287,24 @@ impl State {
     }
 
     fn requeue(&mut self, batch: BatchId, id: RequestId, counts: bool) -> bool {
-        self.get_mut(id).filter(|stored| stored.record.batch_id == Some(batch)).is_some_and(|stored| {
+        let rides = |record: &RequestRecord| record.batch_id == Some(batch) && record.live.is_none();
+        self.get_mut(id).filter(|stored| rides(&stored.record)).is_some_and(|stored| {
             let Ok(next) = stored.record.state.next(RequestEvent::Requeue) else { return false };
             stored.record.state = next;
             stored.record.attempts = stored.record.attempts.saturating_sub(u32::from(!counts));
+            true
+        })
+    }
+
+    fn mark_live(&mut self, id: RequestId, call: LiveCall) -> bool {
+        self.get_mut(id).filter(|stored| !stored.record.state.is_terminal()).is_some_and(|stored| {
+            let record = &mut stored.record;
+            if let Ok(next) = record.state.next(RequestEvent::Submit) {
+                record.state = next;
+                record.submitted_at = Some(call.since);
+            }
+            let since = record.live.map_or(call.since, |live| live.since);
+            record.live = Some(LiveCall { since, ..call });
             true
         })
     }

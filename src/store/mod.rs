@@ -15,6 +15,7 @@ pub mod observer;
 mod open;
 mod rules;
 mod seal;
+mod services;
 mod sqlite;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use crate::domain::request::RequestState;
 
 pub use crate::store::observer::{CommitObserver, SharedObserver, no_observer};
 pub use crate::store::open::{in_memory, open};
+pub use crate::store::services::{LearnedDurations, LiveCall, RequestOptions};
 
 /// What a store method returns.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -81,48 +83,6 @@ pub struct NewRequest {
     pub body_len: u32,
 }
 
-/// Flags of a request, kept as one integer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestOptions(pub u32);
-
-impl RequestOptions {
-    /// The caller wanted a stream.
-    pub const STREAM: u32 = 1;
-    /// … with usage at its end.
-    pub const INCLUDE_USAGE: u32 = 2;
-    /// The caller asked for a held connection (not 202): without a waiter it is an orphan.
-    pub const HOLD: u32 = 4;
-    /// `x-nightbus-fallback: none`, or none configured.
-    pub const NO_FALLBACK: u32 = 8;
-    /// The answer was written to a waiter and flushed.
-    pub const DELIVERED: u32 = 16;
-    const INPUTS_SHIFT: u32 = 8;
-
-    /// Whether all of `bits` are set.
-    pub const fn has(self, bits: u32) -> bool {
-        self.0 & bits == bits
-    }
-
-    /// How many embedding inputs the request holds (0 elsewhere); kept in the upper bits.
-    pub const fn inputs(self) -> u32 {
-        self.0 >> Self::INPUTS_SHIFT
-    }
-
-    /// With so many embedding inputs.
-    #[must_use]
-    pub const fn with_inputs(self, inputs: u32) -> Self {
-        let most = u32::MAX >> Self::INPUTS_SHIFT;
-        let inputs = if inputs > most { most } else { inputs };
-        Self((self.0 & ((1 << Self::INPUTS_SHIFT) - 1)) | (inputs << Self::INPUTS_SHIFT))
-    }
-
-    /// With `bits` set.
-    #[must_use]
-    pub const fn with(self, bits: u32) -> Self {
-        Self(self.0 | bits)
-    }
-}
-
 /// A request as it is stored, without its bodies.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
@@ -138,6 +98,8 @@ pub struct RequestRecord {
     pub batch_id: Option<BatchId>,
     /// How many batches it was in.
     pub attempts: u32,
+    /// The live call that answers it, or is to answer it; none: batches only, so far.
+    pub live: Option<LiveCall>,
     /// How it ended; only in terminal states.
     pub outcome: Option<OutcomeSummary>,
 }
@@ -331,9 +293,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Ends requests. For each: whether it was this call that ended it (`false`: it had ended before, or is unknown).
     fn finish(&self, finished: Vec<Finish>) -> StoreFuture<'_, Vec<bool>>;
 
-    /// Puts submitted requests of `batch` back into the queue; others are left as they are. Returns those requeued.
+    /// Puts submitted requests of `batch` back into the queue; others, and those that a live call is to answer, are left
+    /// as they are. Returns those requeued.
     /// `counts`: the batch was an attempt; without, it is taken back from the request's count (the line never had a chance to run).
     fn requeue(&self, batch: BatchId, ids: Vec<RequestId>, counts: bool) -> StoreFuture<'_, Vec<RequestId>>;
+
+    /// Writes down that a live call answers requests from now on: those that have not ended are `submitted`, keep the
+    /// moment at which this was first written, and belong to no batch's retries any more. Returns those.
+    fn mark_live(&self, ids: Vec<RequestId>, call: LiveCall) -> StoreFuture<'_, Vec<RequestId>>;
+
+    /// Keeps how long a model's batches took, in place of what was kept of the same before.
+    fn keep_durations(&self, learned: LearnedDurations) -> StoreFuture<'_, ()>;
+
+    /// All that is known of how long batches take.
+    fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>>;
 
     /// Sets bits of requests' options (such as [`RequestOptions::DELIVERED`]).
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()>;

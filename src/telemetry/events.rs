@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Telemetry;
 use super::metrics::{ByCode, ByEndpoint, ByOperation, ByOutcome, ByProvider, ByService, ByState, ByTask};
 use crate::domain::batch::BatchState;
-use crate::domain::ids::BatchId;
+use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::{Endpoint, LaneKey};
 
 impl Telemetry {
@@ -129,8 +129,30 @@ impl Telemetry {
     /// Requests are served otherwise than by batch.
     pub fn fallback(&self, service: &str, count: usize, why: &'static str) {
         let service = service_label(service);
-        tracing::warn!(service, count, why, "requests fall back to another service");
+        tracing::debug!(service, count, why, "requests fall back to another service");
         self.inner.metrics.fallbacks.get_or_create(&ByService { service }).inc_by(wide(count));
+    }
+
+    /// A batch was asked to cancel because it will not make the deadline of its lines.
+    pub fn batch_rescued(&self, id: BatchId, lines: u32) {
+        tracing::warn!(batch = %id, lines, "the batch will not make its deadline: cancelled, what it has not finished is bought live");
+        self.inner.metrics.rescues.inc();
+    }
+
+    /// The answer of a live call was lost: it may have been executed and billed. It is made again after `wait` at the earliest.
+    pub fn live_call_unsettled(&self, id: RequestId, service: &str, wait: Duration) {
+        let service = service_label(service);
+        tracing::warn!(request = %id, service, wait_ms = millis(wait), "a live call got no answer: it may be billed");
+        self.inner.metrics.unsettled.get_or_create(&ByService { service }).inc();
+    }
+
+    /// An answer came after its request had ended otherwise: it is paid for all the same. `cost_nanos`: none where the
+    /// price is unknown.
+    pub fn answer_wasted(&self, id: RequestId, service: &str, cost_nanos: Option<i64>) {
+        let service = service_label(service);
+        tracing::warn!(request = %id, service, cost_nanos, "an answer came too late and is paid for twice");
+        self.inner.metrics.wasted.get_or_create(&ByService { service }).inc();
+        self.inner.metrics.wasted_usd.inc_by(dollars(cost_nanos.unwrap_or(0)));
     }
 
     /// A connection waits for an answer.

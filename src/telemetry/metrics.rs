@@ -86,6 +86,10 @@ pub(super) struct Metrics {
     pub(super) refused: Family<ByCode, Counter>,
     pub(super) requeued: ReasonCounter,
     pub(super) fallbacks: Family<ByService, Counter>,
+    pub(super) rescues: Counter,
+    pub(super) unsettled: Family<ByService, Counter>,
+    pub(super) wasted: Family<ByService, Counter>,
+    pub(super) wasted_usd: Dollars,
     pub(super) paid: Dollars,
     pub(super) saved: Dollars,
     pub(super) passthrough: Family<ByProvider, Counter>,
@@ -148,6 +152,10 @@ impl Metrics {
             refused: Family::default(),
             requeued: ReasonCounter::default(),
             fallbacks: Family::default(),
+            rescues: Counter::default(),
+            unsettled: Family::default(),
+            wasted: Family::default(),
+            wasted_usd: Dollars::default(),
             paid: Dollars::default(),
             saved: Dollars::default(),
             passthrough: Family::default(),
@@ -198,6 +206,14 @@ impl Metrics {
         own.register("requests_refused", "Calls that nightbus itself refused", self.refused.clone());
         own.register("requests_requeued", "Lines that were put back into the queue", self.requeued.family.clone());
         own.register("fallbacks", "Requests served otherwise than by batch", self.fallbacks.clone());
+        own.register("rescues", "Batches cancelled for a deadline", self.rescues.clone());
+        own.register("live_calls_unsettled", "Live calls whose answer was lost", self.unsettled.clone());
+        own.register(
+            "wasted_answers",
+            "Answers that came after their request had ended otherwise",
+            self.wasted.clone(),
+        );
+        own.register("wasted_usd", "Paid for such answers, of known price", self.wasted_usd.clone());
         own.register("paid_usd", "Paid for finished requests of known price", self.paid.clone());
         own.register("saved_usd", "What the live calls would have cost more", self.saved.clone());
         own.register("passthrough_calls", "Live calls by provider and status class", self.passthrough.clone());

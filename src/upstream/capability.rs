@@ -17,6 +17,8 @@ pub struct Capability {
     pub in_flight_tokens: Option<u64>,
     /// Endpoints that can be batched.
     pub endpoints: Vec<Endpoint>,
+    /// Endpoints whose live calls take `service_tier: "flex"`.
+    pub flex_endpoints: Vec<Endpoint>,
     /// Seconds after which an uploaded file may expire, where the provider knows an expiry.
     pub file_expiry_seconds: Option<u32>,
 }
@@ -41,19 +43,21 @@ impl Capability {
                 .as_ref()
                 .map_or(kind.endpoints, |names| names.iter().filter_map(|name| name.parse().ok()).collect()),
             max_embedding_inputs: kind.max_embedding_inputs,
+            flex_endpoints: kind.flex_endpoints,
             file_expiry_seconds: kind.file_expiry_seconds,
         }
     }
 
     fn of_kind(kind: ProviderKind) -> Self {
         match kind {
-            // providers.md, sections 1.2, 1.3 and 1.8.
+            // providers.md, sections 1.2, 1.3, 1.8 and 1.12.
             ProviderKind::OpenAi => Self {
                 max_requests: 50_000,
                 max_bytes: 200_000_000,
                 max_embedding_inputs: 50_000,
                 in_flight_tokens: None,
                 endpoints: Endpoint::ALL.to_vec(),
+                flex_endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
                 file_expiry_seconds: Some(14 * 24 * 3600),
             },
         }

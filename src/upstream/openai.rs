@@ -17,10 +17,10 @@ use crate::body::{Body, empty, full};
 use crate::domain::clock::Micros;
 use crate::domain::ids::BatchId;
 use crate::upstream::capability::Capability;
-use crate::upstream::client::UpstreamClient;
+use crate::upstream::client::{Timeouts, UpstreamClient};
 use crate::upstream::multipart::upload_form;
 use crate::upstream::provider::{
-    BatchProvider, CreateBatch, Credentials, InputFile, ProviderError, ProviderFuture, UPLOAD,
+    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError, ProviderFuture, UPLOAD,
 };
 use crate::wire::openai::batch::{BatchObject, parse_batch, parse_batch_list, parse_file_id, text_of};
 
@@ -30,6 +30,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
 const UPLOAD_BYTES_PER_SECOND: u64 = 100_000;
 const MAX_ANSWER_BYTES: usize = 8 << 20;
+/// Embeddings of thousands of inputs are large.
+const MAX_LIVE_ANSWER_BYTES: usize = 256 << 20;
 /// Pages of 100 batches that a look-up reads at most: 2,000 batches an hour is the provider's limit (section 1.8).
 const MAX_PAGES: usize = 60;
 /// How far the provider's clock may be off when batches are looked up by time.
@@ -79,7 +81,7 @@ impl OpenAiProvider {
         let exchange = async {
             let response = self.send(operation, request).await?;
             let (parts, body) = response.into_parts();
-            let body = read(operation, body).await?;
+            let body = read(operation, body, MAX_ANSWER_BYTES).await?;
             if parts.status.is_success() {
                 Ok(body)
             } else {
@@ -169,10 +171,35 @@ impl OpenAiProvider {
                 _ => Ok(body),
             };
         }
-        let body = tokio::time::timeout(CALL_TIMEOUT, read("download", body))
+        let body = tokio::time::timeout(CALL_TIMEOUT, read("download", body, MAX_ANSWER_BYTES))
             .await
             .unwrap_or_else(|_elapsed| Ok(Bytes::new()))?;
         Err(refused("download", parts.status, &parts.headers, body))
+    }
+}
+
+impl OpenAiProvider {
+    async fn call_live(&self, credentials: &Credentials, call: LiveRequest) -> Result<LiveAnswer, ProviderError> {
+        const LIVE: &str = "live call";
+        let LiveRequest { endpoint, body, bound } = call;
+        let mut request = self.request(LIVE, Method::POST, endpoint.relative(), credentials, full(body))?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.extensions_mut().insert(Timeouts { first_byte: bound, idle: bound });
+        let exchange = async {
+            let (parts, body) = self.send(LIVE, request).await?.into_parts();
+            let body = read(LIVE, body, MAX_LIVE_ANSWER_BYTES).await?;
+            if !parts.status.is_success() {
+                return Err(refused(LIVE, parts.status, &parts.headers, body));
+            }
+            if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
+                return Err(unreadable(LIVE, &"the answer is no JSON"));
+            }
+            let request_id = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+            Ok(LiveAnswer { status: parts.status.as_u16(), request_id, body })
+        };
+        tokio::time::timeout(bound, exchange)
+            .await
+            .unwrap_or_else(|_elapsed| Err(no_answer(LIVE, format!("no answer within {} s", bound.as_secs()), true)))
     }
 }
 
@@ -238,6 +265,10 @@ impl BatchProvider for OpenAiProvider {
         Box::pin(self.open_file(credentials, file))
     }
 
+    fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer> {
+        Box::pin(self.call_live(credentials, call))
+    }
+
     fn delete_file<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, ()> {
         Box::pin(async move {
             match self.call_json("delete file", Method::DELETE, &format!("/files/{file}"), credentials, None).await {
@@ -249,12 +280,12 @@ impl BatchProvider for OpenAiProvider {
     }
 }
 
-async fn read(operation: &'static str, mut body: Body) -> Result<Bytes, ProviderError> {
+async fn read(operation: &'static str, mut body: Body, most: usize) -> Result<Bytes, ProviderError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| no_answer(operation, error.to_string(), true))?;
         whole.extend_from_slice(&frame.into_data().unwrap_or_default());
-        if whole.len() > MAX_ANSWER_BYTES {
+        if whole.len() > most {
             return Err(unreadable(operation, &"the answer is too long"));
         }
     }

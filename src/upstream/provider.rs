@@ -50,7 +50,29 @@ pub struct CreateBatch {
     pub endpoint: Endpoint,
 }
 
-/// A provider's batch API.
+/// A live call, as nightbus makes it for a request that it has accepted.
+#[derive(Clone, Debug)]
+pub struct LiveRequest {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// The body, not streaming.
+    pub body: Bytes,
+    /// The longest time until the whole answer is there.
+    pub bound: Duration,
+}
+
+/// The answer of a live call, 2xx.
+#[derive(Clone, Debug)]
+pub struct LiveAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The provider's id of the exchange (`x-request-id`).
+    pub request_id: Option<String>,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// A provider's batch API, and its live one.
 pub trait BatchProvider: Send + Sync + fmt::Debug {
     /// What it takes.
     fn capability(&self) -> &Capability;
@@ -77,6 +99,9 @@ pub trait BatchProvider: Send + Sync + fmt::Debug {
 
     /// Opens a result file as a stream.
     fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body>;
+
+    /// Makes a live call. Not idempotent: an error that [`ProviderError::is_unsettled`] may have been executed and billed.
+    fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer>;
 
     /// Deletes a file. Deleting one that is gone is a success.
     fn delete_file<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, ()>;
@@ -135,6 +160,16 @@ impl ProviderError {
         }
     }
 
+    /// Whether a live call may still be executed behind this error: nothing came back, or a gateway spoke in the
+    /// provider's place (408, 502, 504, and 520 to 527 of content networks). Any other status is the provider's word that it is over.
+    pub fn is_unsettled(&self) -> bool {
+        match self {
+            Self::NoAnswer { may_have_taken_effect, .. } => *may_have_taken_effect,
+            Self::Refused { status, .. } => matches!(status, 408 | 502 | 504 | 520..=527),
+            Self::Unreadable { .. } => false,
+        }
+    }
+
     /// Whether the same call can never succeed: bad key, no permission, no money, a malformed call, no batch API.
     pub fn is_lasting(&self) -> bool {
         match self {
@@ -173,6 +208,22 @@ mod tests {
     fn refused(operation: &'static str, status: u16) -> ProviderError {
         let (code, message) = (String::new(), String::new());
         ProviderError::Refused { operation, status, code, message, body: Bytes::new(), retry_after: None }
+    }
+
+    #[test]
+    fn only_the_providers_own_word_settles_a_live_call() {
+        for status in [408, 502, 504, 524] {
+            assert!(refused("live call", status).is_unsettled(), "{status}");
+        }
+        for status in [400, 429, 500, 503, 529] {
+            assert!(!refused("live call", status).is_unsettled(), "{status}");
+        }
+        let cut = |sent| ProviderError::NoAnswer {
+            operation: "live call",
+            cause: String::new(),
+            may_have_taken_effect: sent,
+        };
+        assert!(cut(true).is_unsettled() && !cut(false).is_unsettled());
     }
 
     #[test]

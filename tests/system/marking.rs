@@ -326,7 +326,8 @@ async fn a_provider_without_a_batch_api_is_an_error_at_once_and_not_an_endless_w
     let provider = Provider::quick().await;
     let base_url = format!("{}/nowhere", provider.sim.base_url());
     let proxy = Proxy::from_toml(&super::common::proxy::toml(&base_url, "store = \"memory\"", "")).await;
-    let reply = proxy.client.held(CHAT, &chat("probe-nowhere")).await;
+    let headers = [DEFER, ("x-nightbus-fallback", "none")];
+    let reply = proxy.client.post(CHAT, &headers, chat("probe-nowhere").to_string()).await;
     assert_eq!((reply.status.as_u16(), reply.code().as_str()), (502, "batch_failed"));
     let told = reply.json()["error"]["message"].as_str().unwrap().to_owned();
     assert!(told.contains("no Batch API") && told.contains("live"), "{told}");

@@ -208,7 +208,8 @@ pub(super) const UPSTREAM: Section = Section {
     about: "Connections to providers.",
     keys: &[
         Key::new("connect_timeout", duration(1), "Until a connection stands, TLS included.").default("\"10s\""),
-        Key::new("first_byte_timeout", duration(1), "From a request to the head of its response.")
+        Key::new("first_byte_timeout", duration(1), "From a request to the head of its response, and the longest time of a live call that serves a deferred request (for \
+             `flex` half as much again).")
             .default("\"10m\"")
             .risk("Large models take minutes until a live call is answered: shorter cuts such calls off, already paid for."),
         Key::new("idle_timeout", duration(1), "Between two pieces of a body.")

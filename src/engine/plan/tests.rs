@@ -26,7 +26,9 @@ impl Bench {
             inputs,
             caller: Fingerprint([caller; 16]),
             accepted_at: Micros(0),
+            fallback: Fallback::default(),
             since: self.at(seconds),
+            leave_by: None,
         }
     }
 
@@ -145,4 +147,23 @@ proptest::proptest! {
         proptest::prop_assert_eq!(left, expected);
         proptest::prop_assert_eq!((bench.lane.bytes(), bench.lane.len()), (0, 0));
     }
+}
+
+#[tokio::test]
+async fn those_that_would_be_late_leave_alone() {
+    let mut bench = Bench::new();
+    for (at, leave) in [(0, None), (1, Some(20)), (2, Some(10)), (3, Some(30))] {
+        let leave_by = leave.map(|seconds| bench.at(seconds));
+        let queued = Queued { leave_by, ..bench.queued(at, 10, 1, 0) };
+        bench.lane.push(queued);
+    }
+    assert_eq!(bench.lane.leave_by(), Some(bench.at(10)));
+    let late = |bench: &mut Bench, seconds| {
+        let now = bench.at(seconds);
+        bench.lane.take_late(now).len()
+    };
+    assert_eq!((late(&mut bench, 9), late(&mut bench, 20)), (0, 2));
+    assert_eq!((bench.lane.len(), bench.lane.bytes(), bench.lane.leave_by()), (2, 20, Some(bench.at(30))));
+    assert_eq!(bench.batches(60), [2]);
+    assert_eq!(bench.lane.leave_by(), None);
 }

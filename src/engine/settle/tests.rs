@@ -66,6 +66,7 @@ fn line_numbers_are_those_of_the_uploaded_file() {
         finished_at,
         batch_id: None,
         attempts: 1,
+        live: None,
         outcome: None,
     };
     let lines = [

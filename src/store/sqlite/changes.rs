@@ -72,7 +72,8 @@ pub(super) fn finish(session: &mut Session<'_>, finished: &[SealedFinish]) -> ru
 }
 
 fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Result<bool> {
-    let Some((state, _)) = standing(session, finish.id)?.filter(|(state, _)| rules::may_end(*state, finish.state))
+    let Some(Standing { state, .. }) =
+        standing(session, finish.id)?.filter(|standing| rules::may_end(standing.state, finish.state))
     else {
         return Ok(false);
     };
@@ -114,7 +115,8 @@ pub(super) fn requeue(
 ) -> rusqlite::Result<Vec<RequestId>> {
     let mut requeued = Vec::with_capacity(ids.len());
     for id in ids {
-        let Some((state, _)) = standing(session, *id)?.filter(|(_, in_batch)| *in_batch == Some(batch)) else {
+        let Some(Standing { state, .. }) = standing(session, *id)?.filter(|standing| standing.rides_in == Some(batch))
+        else {
             continue;
         };
         let Ok(next) = state.next(RequestEvent::Requeue) else { continue };
@@ -162,15 +164,24 @@ pub(super) fn check(session: &Session<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Where a request stands, and its last batch.
-fn standing(session: &Session<'_>, id: RequestId) -> rusqlite::Result<Option<(RequestState, Option<BatchId>)>> {
+/// Where a request stands.
+pub(super) struct Standing {
+    /// Its state.
+    pub(super) state: RequestState,
+    /// The batch that may queue it again; none: a live call is to answer it, or it was in no batch.
+    rides_in: Option<BatchId>,
+}
+
+/// Where a request stands; none: there is no such request.
+pub(super) fn standing(session: &Session<'_>, id: RequestId) -> rusqlite::Result<Option<Standing>> {
     session
         .connection
-        .prepare_cached("SELECT id, state, batch FROM requests WHERE seq = ?1")?
+        .prepare_cached("SELECT id, state, iif(live IS NULL, batch, NULL) FROM requests WHERE seq = ?1")?
         .query_row(params![id.sequence()], |row| {
             let batch: Option<[u8; 16]> = row.get(2)?;
-            Ok((bytes16(row, 0)?, request_state(row, 1)?, batch.map(BatchId::from_bytes)))
+            let standing = Standing { state: request_state(row, 1)?, rides_in: batch.map(BatchId::from_bytes) };
+            Ok((bytes16(row, 0)?, standing))
         })
         .optional()
-        .map(|found| found.filter(|(stored, _, _)| stored == id.as_bytes()).map(|(_, state, batch)| (state, batch)))
+        .map(|found| found.filter(|(stored, _)| stored == id.as_bytes()).map(|(_, standing)| standing))
 }

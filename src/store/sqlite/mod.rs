@@ -20,6 +20,7 @@ mod queue;
 mod reads;
 mod rows;
 mod schema;
+mod services;
 mod store;
 #[cfg(test)]
 mod tests;

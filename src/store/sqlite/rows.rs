@@ -9,15 +9,17 @@ use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::RequestState;
 use crate::store::rules::BatchProgress;
+use crate::store::services::service_of;
 use crate::store::sqlite::lanes::Lanes;
-use crate::store::{BatchRecord, NewRequest, OutcomeSummary, ProviderBatch, RequestOptions, RequestRecord};
+use crate::store::{BatchRecord, LiveCall, NewRequest, OutcomeSummary, ProviderBatch, RequestOptions, RequestRecord};
 
 /// The columns that [`request_record`] reads, and where from.
 pub(super) const REQUEST_COLUMNS: &str = "r.id, r.state, r.options, r.lane, r.caller, r.body_hash, r.idempotency, \
     r.body_len, r.created_at, r.deadline_at, r.tag, r.attempts, r.batch, r.submitted_at, r.finished_at, \
-    a.status_code, a.service, a.provider_request_id, a.error_code, a.error_message, a.usage, a.cost_nanos, a.saved_nanos";
+    a.status_code, a.service, a.provider_request_id, a.error_code, a.error_message, a.usage, a.cost_nanos, a.saved_nanos, \
+    r.live, r.live_since, r.live_sent";
 /// The number of the column after [`REQUEST_COLUMNS`].
-pub(super) const AFTER_REQUEST_COLUMNS: usize = 23;
+pub(super) const AFTER_REQUEST_COLUMNS: usize = 26;
 /// The tables of [`REQUEST_COLUMNS`].
 pub(super) const REQUEST_TABLES: &str = "requests r LEFT JOIN results a ON a.num = r.result";
 
@@ -101,8 +103,16 @@ pub(super) fn request_record(connection: &Connection, lanes: &Lanes, row: &Row<'
         batch_id: optional16(row, 12)?.map(BatchId::from_bytes),
         submitted_at: micros(row, 13)?,
         finished_at: micros(row, 14)?,
+        live: live_call(row)?,
         outcome: if state.is_terminal() { Some(outcome(row)?) } else { None },
     })
+}
+
+fn live_call(row: &Row<'_>) -> rusqlite::Result<Option<LiveCall>> {
+    let (code, since): (Option<i64>, Option<i64>) = (row.get(23)?, row.get(24)?);
+    let Some((code, since)) = code.zip(since) else { return Ok(None) };
+    let service = service_of(code).ok_or(Error::IntegralValueOutOfRange(23, code))?;
+    Ok(Some(LiveCall { service, since: Micros(since), sent_at: micros(row, 25)? }))
 }
 
 fn outcome(row: &Row<'_>) -> rusqlite::Result<OutcomeSummary> {

@@ -10,10 +10,10 @@ use crate::domain::lane::Fingerprint;
 use crate::store::keys::Keys;
 use crate::store::seal::{Kind, Sealer};
 use crate::store::sqlite::changes::SealedFinish;
-use crate::store::sqlite::{SqliteStore, batches, changes, expire, reads};
+use crate::store::sqlite::{SqliteStore, batches, changes, expire, reads, services};
 use crate::store::{
-    Account, BatchRecord, BatchUpdate, Finish, ListFilter, NewBatch, NewRequest, RequestRecord, Store, StoreError,
-    StoreFuture, StoreStats, StoredResult,
+    Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
+    RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
 };
 
 /// In a crowd bodies up to this size are not compressed: the time is worth more than the room then.
@@ -104,6 +104,21 @@ impl Store for SqliteStore {
         Box::pin(self.change(rows, rows.saturating_mul(ROW_BYTES), move |session| {
             changes::requeue(session, batch, &ids, counts)
         }))
+    }
+
+    fn mark_live(&self, ids: Vec<RequestId>, call: LiveCall) -> StoreFuture<'_, Vec<RequestId>> {
+        let rows = ids.len();
+        Box::pin(
+            self.change(rows, rows.saturating_mul(ROW_BYTES), move |session| services::mark_live(session, &ids, &call)),
+        )
+    }
+
+    fn keep_durations(&self, learned: LearnedDurations) -> StoreFuture<'_, ()> {
+        Box::pin(self.change(1, ROW_BYTES, move |session| services::keep_durations(session, &learned)))
+    }
+
+    fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
+        Box::pin(self.read(services::durations))
     }
 
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {

@@ -55,6 +55,16 @@ pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec
     out
 }
 
+/// The body of a live call by flex: `service_tier` in front of everything else, which stays as it was. The body must
+/// hold no `service_tier` of its own.
+pub fn with_flex(body: &[u8]) -> Vec<u8> {
+    const FLEX: &[u8] = b"{\"service_tier\":\"flex\"";
+    let first = skip_space(body, skip_space(body, 0) + 1);
+    let rest = body.get(first..).unwrap_or_default();
+    let comma: &[u8] = if rest.first() == Some(&b'}') { b"" } else { b"," };
+    [FLEX, comma, rest].concat()
+}
+
 /// The body with another model, every other byte as it was.
 pub fn with_model(body: &[u8], model: &str) -> Vec<u8> {
     let Some(member) = members(body).into_iter().find(|member| member.is(body, "model")) else {
@@ -173,6 +183,15 @@ mod tests {
 
     fn line(body: &str, model: Option<&str>) -> String {
         String::from_utf8(for_batch_line(body.as_bytes(), &["stream", "stream_options"], model)).unwrap()
+    }
+
+    #[test]
+    fn flex_is_asked_for_and_every_other_byte_stays() {
+        assert_eq!(
+            with_flex(b" { \"model\" : \"m\",\"n\":1.10 }"),
+            b"{\"service_tier\":\"flex\",\"model\" : \"m\",\"n\":1.10 }"
+        );
+        assert_eq!(with_flex(b"{}"), b"{\"service_tier\":\"flex\"}");
     }
 
     #[test]

@@ -1,0 +1,296 @@
+//! Live calls for requests that batch cannot serve, or not in time: one after the other by the services of a request's
+//! fallback, so many at a time for one credential and model.
+//!
+//! A live call has no look-up: when its answer does not come, nobody can say whether it was executed and billed. So it is
+//! written down before it is sent ([`LiveCall::sent_at`]), and one whose answer was lost, by a cut connection, a gateway or
+//! a death of the process, is made again only when it cannot be running any more: after the longest time that a
+//! call is given, and a tenth more. A deadline that comes before ends the request.
+//!
+//! What is durable decides at every turn; `fallback`, `dispatch` and `recover` only say for which requests.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::crash;
+use crate::domain::backoff::backoff;
+use crate::domain::ids::RequestId;
+use crate::domain::lane::{Fingerprint, LaneKey};
+use crate::domain::service::Service;
+use crate::engine::context::Context;
+use crate::engine::deadline::LIVE_CALLS_AT_ONCE;
+use crate::engine::outcome::finish_of;
+use crate::engine::run::StepError;
+use crate::engine::settle::{self, Refusal};
+use crate::store::{Finish, LiveCall, RequestRecord};
+use crate::upstream::provider::{BatchProvider, Credentials, LiveAnswer, LiveRequest, ProviderError};
+use crate::wire::openai::edit;
+use crate::wire::openai::output_line::LineOutcome;
+
+/// How often a call without a deadline is answered with 429 or 5xx by its last service; one with a deadline is made until
+/// then, and one that finds no connection without end.
+const MOST_TRIES: u32 = 8;
+/// … and by one after which there is another.
+const TRIES_BEFORE_NEXT: u32 = 3;
+
+/// Models are callers' texts: from so many on, those without a call are forgotten.
+const MANY: usize = 1_024;
+
+/// Places for live calls, by provider, credential and model.
+#[derive(Debug, Default)]
+pub(crate) struct LiveRoom {
+    places: Mutex<HashMap<(Arc<str>, Fingerprint, Arc<str>), Arc<Semaphore>>>,
+}
+
+impl LiveRoom {
+    fn of(&self, lane: &LaneKey) -> Arc<Semaphore> {
+        let key = (Arc::clone(&lane.provider), lane.account, Arc::clone(&lane.model));
+        let mut places = self.places.lock();
+        if places.len() >= MANY {
+            places.retain(|_, room| Arc::strong_count(room) > 1);
+        }
+        Arc::clone(places.entry(key).or_insert_with(|| Arc::new(Semaphore::new(LIVE_CALLS_AT_ONCE))))
+    }
+}
+
+/// Counts as queued until the request's first call.
+#[derive(Debug)]
+struct InQueue(Arc<Context>);
+
+impl Drop for InQueue {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers requests by live calls. `from_queue`: they are counted among the queued ones until they are called.
+pub(crate) fn start(context: &Arc<Context>, lane: &Arc<LaneKey>, ids: Vec<RequestId>, from_queue: bool) {
+    let room = context.live_room.of(lane);
+    let shared = Arc::clone(context);
+    context.tasks.spawn("live calls", async move {
+        let waiting: Vec<_> =
+            ids.into_iter().map(|id| (id, from_queue.then(|| InQueue(Arc::clone(&shared))))).collect();
+        stream::iter(waiting)
+            .for_each_concurrent(LIVE_CALLS_AT_ONCE, |(id, place)| supervise(&shared, &room, id, place))
+            .await;
+    });
+}
+
+/// Until the request has ended. A panic or a failing store costs one attempt; the next one reads what is durable.
+async fn supervise(context: &Arc<Context>, room: &Arc<Semaphore>, id: RequestId, mut place: Option<InQueue>) {
+    for failures in 0.. {
+        let (shared, room, place) = (Arc::clone(context), Arc::clone(room), place.take());
+        let attempt = context.tasks.spawn("live call", async move { serve(&shared, &room, id, place).await });
+        match attempt.await {
+            Ok(Some(Ok(()) | Err(StepError::Stopping))) => return,
+            Ok(Some(Err(StepError::Store(error)))) => context.telemetry.store_failed(&error),
+            Ok(None) | Err(_) => context.telemetry.panic_contained("live call"),
+        }
+        if !context.sleep(backoff(failures, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64())).await {
+            return;
+        }
+    }
+}
+
+/// What came of one call.
+enum Called {
+    /// The request has ended, by this call or otherwise.
+    Over,
+    /// No answer: it may be executed.
+    Unsettled,
+    /// Certainly not executed, or over without a result.
+    Refused(ProviderError),
+}
+
+async fn serve(
+    context: &Arc<Context>,
+    room: &Arc<Semaphore>,
+    id: RequestId,
+    place: Option<InQueue>,
+) -> Result<(), StepError> {
+    wait_out(context, id).await?;
+    // Kept through the pauses between tries, so that an outage sees no more calls than there are places.
+    let _permit = permit(context, room).await?;
+    drop(place);
+    let mut tries = 0;
+    loop {
+        let Some(record) = context.store.request(id).await?.filter(|record| !record.state.is_terminal()) else {
+            return Ok(());
+        };
+        let fallback = record.request.options.fallback();
+        let Some(service) = record.live.map(|live| live.service).or(fallback.first()) else { return Ok(()) };
+        let error = match call(context, &record, service).await? {
+            Called::Over => return Ok(()),
+            Called::Unsettled => {
+                // Begins by waiting, and keeps nobody's place meanwhile.
+                start(context, &record.request.lane, vec![id], false);
+                return Ok(());
+            }
+            Called::Refused(error) => error,
+        };
+        tries += 1;
+        let pause = match after(&record, service, &error, tries) {
+            After::Again(pause) => pause,
+            After::By(next) => {
+                context.telemetry.fallback(next.as_str(), 1, "service_unavailable");
+                tries = 0;
+                mark(context, id, next, false).await?;
+                continue;
+            }
+            After::Never => return end(context, &record, refusal(context, &record, service, &error)).await,
+        };
+        context.telemetry.provider_error("live call", &error, Some(pause));
+        mark(context, id, service, false).await?;
+        if !context.sleep(pause).await {
+            return Err(StepError::Stopping);
+        }
+    }
+}
+
+/// Waits until a call whose outcome is unknown cannot be running any more.
+async fn wait_out(context: &Context, id: RequestId) -> Result<(), StepError> {
+    let Some(record) = context.store.request(id).await?.filter(|record| !record.state.is_terminal()) else {
+        return Ok(());
+    };
+    let Some((service, sent_at)) = record.live.and_then(|live| Some((live.service, live.sent_at?))) else {
+        return Ok(());
+    };
+    let bound = bound(context, service);
+    let wait = sent_at.plus(bound + bound / 10).since(context.now());
+    context.telemetry.live_call_unsettled(id, service.as_str(), wait);
+    if context.sleep(wait).await { Ok(()) } else { Err(StepError::Stopping) }
+}
+
+async fn permit(context: &Context, room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StepError> {
+    tokio::select! {
+        biased;
+        () = context.tasks.stop_token().cancelled() => Err(StepError::Stopping),
+        permit = Arc::clone(room).acquire_owned() => permit.map_err(|_closed| StepError::Stopping),
+    }
+}
+
+/// The longest time from sending a call to its whole answer. Flex is slow: half as much again, 15 minutes where `sync` has
+/// its default of 10 (providers.md, section 1.12).
+fn bound(context: &Context, service: Service) -> Duration {
+    match service {
+        Service::Flex => context.live_bound * 3 / 2,
+        Service::Sync | Service::Batch => context.live_bound,
+    }
+}
+
+/// Writes down which call is out, or that none is. `false`: the request has ended.
+async fn mark(context: &Context, id: RequestId, service: Service, sent: bool) -> Result<bool, StepError> {
+    let now = context.now();
+    let call = LiveCall { service, since: now, sent_at: sent.then_some(now) };
+    Ok(!context.store.mark_live(vec![id], call).await?.is_empty())
+}
+
+async fn call(context: &Arc<Context>, record: &RequestRecord, service: Service) -> Result<Called, StepError> {
+    let id = record.request.id;
+    let lane = &record.request.lane;
+    if context.is_draining() {
+        return Err(StepError::Stopping);
+    }
+    let Some((provider, credentials)) = credentials(context, lane) else {
+        let gone = "the provider of this request is not configured any more, or its credential is gone";
+        end(context, record, Refusal::own(gone).finish(context, id)).await?;
+        return Ok(Called::Over);
+    };
+    let Some((_, body)) = context.store.bodies(vec![id]).await?.pop() else { return Ok(Called::Over) };
+    let body = if service == Service::Flex { edit::with_flex(&body).into() } else { body };
+    if !mark(context, id, service, true).await? {
+        return Ok(Called::Over);
+    }
+    if record.live.is_none() {
+        context.announce_request(id, "submitted");
+    }
+    crash::point("live-intended");
+    let request = LiveRequest { endpoint: lane.endpoint, body, bound: bound(context, service) };
+    let answered = provider.call(&credentials, request).await;
+    crash::point("live-answered");
+    match answered {
+        Ok(LiveAnswer { status, request_id, body }) => {
+            let outcome = LineOutcome::Answered { status, provider_request_id: request_id, body };
+            end(context, record, finish_of(context, lane, service, id, outcome)).await?;
+            Ok(Called::Over)
+        }
+        Err(error) if error.is_unsettled() => {
+            context.telemetry.provider_error("live call", &error, Some(bound(context, service)));
+            Ok(Called::Unsettled)
+        }
+        Err(error) => Ok(Called::Refused(error)),
+    }
+}
+
+fn credentials(context: &Context, lane: &LaneKey) -> Option<(Arc<dyn BatchProvider>, Credentials)> {
+    let provider = context.provider(lane)?;
+    let config = context.provider_configs.get(&*lane.provider)?;
+    Some((Arc::clone(provider), context.accounts.credentials(lane, config)?))
+}
+
+async fn end(context: &Context, record: &RequestRecord, finish: Finish) -> Result<(), StepError> {
+    settle::finish(context, record.request.created_at, record.batch_id, vec![finish]).await?;
+    Ok(())
+}
+
+/// What follows on a call that gave no result.
+#[derive(Debug, PartialEq)]
+enum After {
+    Again(Duration),
+    By(Service),
+    Never,
+}
+
+fn after(record: &RequestRecord, service: Service, error: &ProviderError, tries: u32) -> After {
+    let next = record.request.options.fallback().after(service);
+    let (may_get_better, is_full) = match error {
+        ProviderError::NoAnswer { .. } => (true, false),
+        // It was executed; what came cannot be used.
+        ProviderError::Unreadable { .. } => return After::Never,
+        ProviderError::Refused { status, code, .. } => (
+            !error.is_lasting() && matches!(status, 409 | 425 | 429 | 500..),
+            *status == 429 && code == "resource_unavailable",
+        ),
+    };
+    let enough = match next {
+        Some(_) => is_full || tries >= TRIES_BEFORE_NEXT,
+        // A provider that cannot be reached is waited for, as it is with batches.
+        None => {
+            tries >= MOST_TRIES
+                && record.request.deadline_at.is_none()
+                && matches!(error, ProviderError::Refused { .. })
+        }
+    };
+    match next {
+        _ if may_get_better && !enough => {
+            let grown = backoff(tries - 1, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64());
+            After::Again(error.retry_after().map_or(grown, |asked| asked.clamp(grown, Duration::from_secs(600))))
+        }
+        Some(next) => After::By(next),
+        None => After::Never,
+    }
+}
+
+/// The provider's error, as the live call itself would have told it.
+fn refusal(context: &Context, record: &RequestRecord, service: Service, error: &ProviderError) -> Finish {
+    let id = record.request.id;
+    context.telemetry.provider_error("live call", error, None);
+    match error {
+        ProviderError::Refused { status, body, .. }
+            if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
+        {
+            let outcome = LineOutcome::Answered { status: *status, provider_request_id: None, body: body.clone() };
+            finish_of(context, &record.request.lane, service, id, outcome)
+        }
+        error => Refusal::from_provider(error).finish(context, id),
+    }
+}
+
+#[cfg(test)]
+mod tests;

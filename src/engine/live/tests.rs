@@ -1,0 +1,96 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::domain::clock::Micros;
+use crate::domain::ids::IdSource;
+use crate::domain::lane::Endpoint;
+use crate::domain::request::RequestState;
+use crate::domain::service::Fallback;
+use crate::store::{NewRequest, RequestOptions};
+
+fn record(services: &[Service], deadline_at: Option<Micros>) -> RequestRecord {
+    let lane = LaneKey {
+        provider: "openai".into(),
+        account: Fingerprint([3; 16]),
+        endpoint: Endpoint::Responses,
+        model: "m".into(),
+        deadline_class: 0,
+    };
+    RequestRecord {
+        request: NewRequest {
+            id: IdSource::default().request_id(Micros(1), 0),
+            caller: Fingerprint([1; 16]),
+            lane: Arc::new(lane),
+            tag: None,
+            created_at: Micros(0),
+            deadline_at,
+            options: RequestOptions::default().with_fallback(Fallback::of(services)),
+            body_hash: Fingerprint([2; 16]),
+            idempotency: None,
+            body_len: 9,
+        },
+        state: RequestState::Submitted,
+        submitted_at: None,
+        finished_at: None,
+        batch_id: None,
+        attempts: 0,
+        live: None,
+        outcome: None,
+    }
+}
+
+fn refused(status: u16, code: &str, retry_after: Option<u64>) -> ProviderError {
+    ProviderError::Refused {
+        operation: "live call",
+        status,
+        code: code.to_owned(),
+        message: String::new(),
+        body: Bytes::new(),
+        retry_after: retry_after.map(Duration::from_secs),
+    }
+}
+
+#[test]
+fn flex_without_room_gives_way_at_once_and_alone_waits() {
+    let full = refused(429, "resource_unavailable", None);
+    let both = record(&[Service::Flex, Service::Sync], None);
+    assert_eq!(after(&both, Service::Flex, &full, 1), After::By(Service::Sync));
+    let alone = record(&[Service::Flex], None);
+    assert!(matches!(after(&alone, Service::Flex, &full, 1), After::Again(_)));
+    assert_eq!(after(&alone, Service::Flex, &full, MOST_TRIES), After::Never);
+    let urgent = record(&[Service::Flex], Some(Micros(9)));
+    assert!(matches!(after(&urgent, Service::Flex, &full, 1_000), After::Again(_)), "until its deadline");
+}
+
+#[test]
+fn what_may_get_better_is_tried_again_as_the_provider_asks() {
+    let sync = record(&[Service::Sync], None);
+    for (error, least) in [(refused(429, "", Some(30)), 30), (refused(500, "", None), 0), (refused(503, "", None), 0)] {
+        let After::Again(pause) = after(&sync, Service::Sync, &error, 1) else { panic!("{error}") };
+        assert!(pause.as_secs() >= least, "{error}: {pause:?}");
+    }
+    for error in [refused(400, "", None), refused(404, "", None), refused(429, "insufficient_quota", None)] {
+        assert_eq!(after(&sync, Service::Sync, &error, 1), After::Never, "{error}");
+        let both = record(&[Service::Flex, Service::Sync], None);
+        assert_eq!(after(&both, Service::Flex, &error, 1), After::By(Service::Sync), "a model may have no flex");
+    }
+    let both = record(&[Service::Flex, Service::Sync], None);
+    assert!(matches!(after(&both, Service::Flex, &refused(500, "", None), 1), After::Again(_)));
+    assert_eq!(after(&both, Service::Flex, &refused(500, "", None), TRIES_BEFORE_NEXT), After::By(Service::Sync));
+}
+
+#[test]
+fn a_provider_that_cannot_be_reached_is_waited_for() {
+    let cause = "connection refused".to_owned();
+    let unsent = ProviderError::NoAnswer { operation: "live call", cause, may_have_taken_effect: false };
+    let sync = record(&[Service::Sync], None);
+    assert!(matches!(after(&sync, Service::Sync, &unsent, 1_000), After::Again(_)));
+    assert_eq!(after(&sync, Service::Sync, &refused(500, "", None), MOST_TRIES), After::Never);
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_was_executed_and_is_not_bought_again() {
+    let both = record(&[Service::Flex, Service::Sync], Some(Micros(9)));
+    let unreadable = ProviderError::Unreadable { operation: "live call", cause: String::new() };
+    assert_eq!(after(&both, Service::Flex, &unreadable, 1), After::Never);
+}

@@ -1,0 +1,122 @@
+//! What the store keeps for the choice between services: a request's wishes, its live call, and how long batches take.
+
+use crate::domain::clock::Micros;
+use crate::domain::lane::Fingerprint;
+use crate::domain::service::{Fallback, Service};
+
+/// Flags of a request, its fallback, and its number of embedding inputs, kept as one integer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestOptions(pub u32);
+
+impl RequestOptions {
+    /// The caller wanted a stream.
+    pub const STREAM: u32 = 1;
+    /// … with usage at its end.
+    pub const INCLUDE_USAGE: u32 = 2;
+    /// The caller asked for a held connection (not 202): without a waiter it is an orphan.
+    pub const HOLD: u32 = 4;
+    /// The answer was written to a waiter and flushed.
+    pub const DELIVERED: u32 = 16;
+    const INPUTS_SHIFT: u32 = 8;
+    const INPUTS_MOST: u32 = 0xffff;
+    const FALLBACK_SHIFTS: [u32; 2] = [24, 28];
+    const SERVICE_BITS: u32 = 0xf;
+
+    /// Whether all of `bits` are set.
+    pub const fn has(self, bits: u32) -> bool {
+        self.0 & bits == bits
+    }
+
+    /// How many embedding inputs the request holds (0 elsewhere).
+    pub const fn inputs(self) -> u32 {
+        (self.0 >> Self::INPUTS_SHIFT) & Self::INPUTS_MOST
+    }
+
+    /// With so many embedding inputs. More than 65,535, which is more than a provider takes, count as that many.
+    #[must_use]
+    pub const fn with_inputs(self, inputs: u32) -> Self {
+        let inputs = if inputs > Self::INPUTS_MOST { Self::INPUTS_MOST } else { inputs };
+        Self((self.0 & !(Self::INPUTS_MOST << Self::INPUTS_SHIFT)) | (inputs << Self::INPUTS_SHIFT))
+    }
+
+    /// The services that may take over.
+    pub fn fallback(self) -> Fallback {
+        let codes = Self::FALLBACK_SHIFTS.map(|shift| (self.0 >> shift) & Self::SERVICE_BITS);
+        let services: Vec<Service> = codes.into_iter().filter_map(|code| service_of(i64::from(code))).collect();
+        Fallback::of(&services)
+    }
+
+    /// With these services to take over.
+    #[must_use]
+    pub fn with_fallback(self, fallback: Fallback) -> Self {
+        let cleared = Self::FALLBACK_SHIFTS.iter().fold(self.0, |bits, shift| bits & !(Self::SERVICE_BITS << shift));
+        let listed = Self::FALLBACK_SHIFTS.iter().zip(fallback.iter());
+        Self(listed.fold(cleared, |bits, (shift, service)| bits | (service_code(service) << shift)))
+    }
+
+    /// With `bits` set.
+    #[must_use]
+    pub const fn with(self, bits: u32) -> Self {
+        Self(self.0 | bits)
+    }
+}
+
+/// The number of a service. Numbers are on disk: they never change.
+pub(super) const fn service_code(service: Service) -> u32 {
+    match service {
+        Service::Flex => 1,
+        Service::Sync => 2,
+        Service::Batch => 3,
+    }
+}
+
+/// The service with this number.
+pub(super) fn service_of(code: i64) -> Option<Service> {
+    Service::ALL.into_iter().find(|service| i64::from(service_code(*service)) == code)
+}
+
+/// A live call that answers a request. Written before it is sent, so that a death in between is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveCall {
+    /// By which service.
+    pub service: Service,
+    /// Since when the request is answered by live calls.
+    pub since: Micros,
+    /// When the call was sent, or was about to be; none: certainly no call is out whose answer is not known.
+    pub sent_at: Option<Micros>,
+}
+
+/// How long the last batches of one credential and model took, from their intent to their results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearnedDurations {
+    /// Provider name.
+    pub provider: String,
+    /// Credential.
+    pub account: Fingerprint,
+    /// Model.
+    pub model: String,
+    /// Batches of about the same number of lines: its decimal digits.
+    pub size_class: u32,
+    /// When the last of them ended.
+    pub at: Micros,
+    /// Milliseconds, oldest first.
+    pub recent_ms: Vec<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_do_not_touch_each_other() {
+        let flags = RequestOptions::HOLD | RequestOptions::STREAM;
+        let fallback = Fallback::of(&[Service::Sync, Service::Flex]);
+        let options = RequestOptions(flags).with_fallback(fallback).with_inputs(50_000);
+        assert!(options.has(flags) && !options.has(RequestOptions::DELIVERED));
+        assert_eq!((options.inputs(), options.fallback()), (50_000, fallback));
+        let changed = options.with_inputs(u32::MAX).with_fallback(Fallback::of(&[Service::Flex]));
+        assert_eq!((changed.inputs(), changed.fallback()), (65_535, Fallback::of(&[Service::Flex])));
+        assert!(changed.with_fallback(Fallback::default()).fallback().is_empty());
+        assert!(RequestOptions(flags).fallback().is_empty());
+    }
+}
