@@ -70,6 +70,9 @@ impl Lines {
         };
         self.text("store", store);
         self.duration("retention", config.retention);
+        if let Some(file) = &config.price_file {
+            self.text("prices", &file.display().to_string());
+        }
         self.text("default_provider", &config.default_provider);
     }
 

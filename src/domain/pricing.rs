@@ -4,6 +4,7 @@
 //! and kept as a few numbers per model. Called where requests finish (ledger, headers), by reports and by budgets.
 
 mod list;
+mod price;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -11,6 +12,8 @@ use std::sync::OnceLock;
 use crate::domain::money::Money;
 use crate::domain::service::Service;
 use crate::domain::usage::Usage;
+
+pub use price::{Price, Seller};
 
 static BUILTIN_JSON: &str = include_str!("prices.json");
 
@@ -136,12 +139,6 @@ impl ModelPrice {
             (usage.cache_written, rates.cache_write),
             (usage.output, rates.output),
         ]))
-    }
-
-    /// What the same usage costs live minus what it cost by `service`, as computed from the answer's own cached
-    /// counts (a live call might have had more cache hits).
-    pub fn saved(&self, service: Service, usage: &Usage) -> Option<Money> {
-        Some(self.cost(Service::Sync, usage)? - self.cost(service, usage)?)
     }
 }
 

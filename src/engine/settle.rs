@@ -98,6 +98,7 @@ impl Refusal {
                 saved_nanos: None,
             },
             body: self.body.clone(),
+            charge: None,
         }
     }
 }

@@ -47,6 +47,11 @@ struct ApiCall<'a> {
 }
 
 impl ApiCall<'_> {
+    /// Name of the client key it came with.
+    fn key(&self) -> Option<&str> {
+        self.caller.client.map(|client| client.name.as_str())
+    }
+
     /// For the search for its mark.
     fn described<'a>(&'a self, headers: &'a HeaderMap, uri: &'a http::Uri, body: Option<&'a [u8]>) -> Call<'a> {
         Call {
@@ -54,7 +59,7 @@ impl ApiCall<'_> {
             batch_prefix: self.batch,
             path: uri.path(),
             user_agent: headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
-            key: self.caller.client.map(|client| client.name.as_str()),
+            key: self.key(),
             body,
         }
     }
@@ -248,6 +253,7 @@ impl Intake {
             marks: call.marks.clone(),
             headers,
             body: body.clone(),
+            key: call.key(),
         };
         match Box::pin(self.desk.accept(&deferral)).await {
             Ok(accepted) => Ok(Ok(accepted)),

@@ -38,8 +38,8 @@ fn a_small_request_costs_what_the_list_says() {
     assert_eq!(luna.cost(Service::Batch, &small), usd("0.00000095"));
     assert_eq!(luna.cost(Service::Sync, &small), usd("0.0000019"));
     assert_eq!(luna.cost(Service::Flex, &small), usd("0.00000095"));
-    assert_eq!(luna.saved(Service::Batch, &small), usd("0.00000095"));
-    assert_eq!(luna.saved(Service::Sync, &small), Some(Money::ZERO));
+    assert_eq!(luna.price(Service::Batch, &small).unwrap().saved_nanos(), 950);
+    assert_eq!(luna.price(Service::Sync, &small).unwrap().saved_nanos(), 0);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn older_models_have_no_cache_discount_in_a_batch() {
     let usage = usage(MILLION, MILLION, 0, 0);
     assert_eq!(openai("gpt-4.1").cost(Service::Sync, &usage), usd("0.5"));
     assert_eq!(openai("gpt-4.1").cost(Service::Batch, &usage), usd("1"));
-    assert_eq!(openai("gpt-4.1").saved(Service::Batch, &usage), usd("-0.5"));
+    assert_eq!(openai("gpt-4.1").price(Service::Batch, &usage).unwrap().saved_nanos(), -500_000_000);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::request::{RequestEvent, RequestState};
+use crate::store::ledger::{Asker, Charge, LedgerRow};
 use crate::store::rules;
+use crate::store::sqlite::ledger::Entries;
 use crate::store::sqlite::rows::{bytes16, request_state, request_state_code};
 use crate::store::sqlite::writer::Session;
 use crate::store::{Account, NewRequest, OutcomeSummary, StoreError};
@@ -24,8 +26,8 @@ pub(super) fn accept(
     let inserted = session
         .connection
         .prepare_cached(
-            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag) \
-             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag, client_key) \
+             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             sequence,
@@ -39,6 +41,7 @@ pub(super) fn accept(
             request.created_at.0,
             request.deadline_at.map(|at| at.0),
             request.tag,
+            request.key,
         ])?;
     if inserted == 0 {
         return Ok(Err(rules::taken(&request.id)));
@@ -64,11 +67,34 @@ pub(super) struct SealedFinish {
     pub(super) summary: OutcomeSummary,
     /// The answer's envelope.
     pub(super) body: Option<Vec<u8>>,
+    /// What the execution is charged with.
+    pub(super) charge: Option<Charge>,
 }
 
 /// Ends requests that have not ended.
 pub(super) fn finish(session: &mut Session<'_>, finished: &[SealedFinish]) -> rusqlite::Result<Vec<bool>> {
-    finished.iter().map(|finish| finish_one(session, finish)).collect()
+    let mut entries = Entries::default();
+    let mut ended = Vec::with_capacity(finished.len());
+    for finish in finished {
+        let ends = finish_one(session, finish)?;
+        ended.push(ends);
+        if let Some(charge) = &finish.charge {
+            let asker = asker(session, finish.id)?;
+            entries.enter(session, &LedgerRow::of_charge(finish.id, finish.at, charge, asker, !ends))?;
+        }
+    }
+    entries.sum_up(session)?;
+    Ok(ended)
+}
+
+/// Who asked; nobody is known when the request is gone.
+fn asker(session: &Session<'_>, id: RequestId) -> rusqlite::Result<Asker> {
+    session
+        .connection
+        .prepare_cached("SELECT tag, client_key FROM requests WHERE seq = ?1 AND id = ?2")?
+        .query_row(params![id.sequence(), id.as_bytes()], |row| Ok(Asker { tag: row.get(0)?, key: row.get(1)? }))
+        .optional()
+        .map(Option::unwrap_or_default)
 }
 
 fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Result<bool> {

@@ -15,9 +15,9 @@ use crate::store::{BatchRecord, NewRequest, OutcomeSummary, ProviderBatch, Reque
 /// The columns that [`request_record`] reads, and where from.
 pub(super) const REQUEST_COLUMNS: &str = "r.id, r.state, r.options, r.lane, r.caller, r.body_hash, r.idempotency, \
     r.body_len, r.created_at, r.deadline_at, r.tag, r.attempts, r.batch, r.submitted_at, r.finished_at, \
-    a.status_code, a.service, a.provider_request_id, a.error_code, a.error_message, a.usage, a.cost_nanos, a.saved_nanos";
+    a.status_code, a.service, a.provider_request_id, a.error_code, a.error_message, a.usage, a.cost_nanos, a.saved_nanos, r.client_key";
 /// The number of the column after [`REQUEST_COLUMNS`].
-pub(super) const AFTER_REQUEST_COLUMNS: usize = 23;
+pub(super) const AFTER_REQUEST_COLUMNS: usize = 24;
 /// The tables of [`REQUEST_COLUMNS`].
 pub(super) const REQUEST_TABLES: &str = "requests r LEFT JOIN results a ON a.num = r.result";
 
@@ -95,6 +95,7 @@ pub(super) fn request_record(connection: &Connection, lanes: &Lanes, row: &Row<'
             created_at: Micros(row.get(8)?),
             deadline_at: micros(row, 9)?,
             tag: row.get(10)?,
+            key: row.get(23)?,
         },
         state,
         attempts: row.get(11)?,

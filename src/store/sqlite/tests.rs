@@ -43,6 +43,7 @@ fn request(ids: &IdSource) -> NewRequest {
             deadline_class: 0,
         }),
         tag: None,
+        key: None,
         created_at: at,
         deadline_at: None,
         options: RequestOptions::default(),
@@ -71,7 +72,14 @@ fn completed(id: RequestId) -> Finish {
         saved_nanos: None,
     };
     let body = Some(Bytes::from_static(PLAIN));
-    Finish { id, state: RequestState::Completed, at: Micros::from_unix_seconds(1_795_420_900), summary, body }
+    Finish {
+        id,
+        state: RequestState::Completed,
+        at: Micros::from_unix_seconds(1_795_420_900),
+        summary,
+        body,
+        charge: None,
+    }
 }
 
 /// Changes the database behind the store's back.

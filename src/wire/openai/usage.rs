@@ -16,6 +16,8 @@ use crate::domain::usage::Usage;
 pub struct Consumption {
     /// Tokens; none when the answer does not say (moderations, errors, most stream events).
     pub usage: Option<Usage>,
+    /// The usage as the provider wrote it, whether it can be read or not; none for null.
+    pub usage_json: Option<String>,
     /// The tier that was used, in the provider's word.
     pub service_tier: Option<String>,
     /// The model that answered, usually a dated version.
@@ -32,6 +34,7 @@ pub fn consumption(body: &[u8]) -> Consumption {
     let outer = nested.unwrap_or(outer);
     Consumption {
         usage: outer.usage.and_then(|raw| usage(raw.get())),
+        usage_json: outer.usage.map(|raw| raw.get().to_owned()).filter(|json| json != "null"),
         service_tier: outer.service_tier.and_then(text),
         model: outer.model.and_then(text),
     }
