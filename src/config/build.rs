@@ -183,6 +183,7 @@ fn store(tree: &mut Tree) -> StoreKind {
 fn deferral(tree: &mut Tree) -> DeferralConfig {
     let mode = match tree.text(&KeyPath::of("deferral.mode")).as_deref() {
         Some("off") => DeferralMode::Off,
+        Some("observe") => DeferralMode::Observe,
         _ => DeferralMode::On,
     };
     let rules = tree.entries_of(&KeyPath::of("deferral.rules"));

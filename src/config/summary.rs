@@ -98,6 +98,7 @@ impl Lines {
     fn deferral(&mut self, deferral: &DeferralConfig) {
         let mode = match deferral.mode {
             DeferralMode::On => "on",
+            DeferralMode::Observe => "observe",
             DeferralMode::Off => "off",
         };
         self.text("deferral.mode", mode);

@@ -128,6 +128,8 @@ pub struct ProviderKey {
 pub enum DeferralMode {
     /// Marked calls are deferred.
     On,
+    /// Everything passes through live, and what would have been deferred is noted.
+    Observe,
     /// Everything passes through live.
     Off,
 }
@@ -137,7 +139,7 @@ pub use crate::domain::service::Service;
 /// `[deferral]`
 #[derive(Clone, Debug)]
 pub struct DeferralConfig {
-    /// On or off.
+    /// On, observing or off.
     pub mode: DeferralMode,
     /// Whether a call that nothing marks is deferred.
     pub default: bool,

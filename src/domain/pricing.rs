@@ -23,8 +23,10 @@ pub enum PriceError {
     /// Not JSON, or not in the form of the built-in list.
     #[error("the price list is not valid: {0}")]
     Json(#[from] serde_json::Error),
-    /// Another currency, unit or version of the form.
-    #[error("the price list must have \"schema\": 1, \"currency\": \"USD\" and \"unit\": \"per 1,000,000 tokens\"")]
+    /// Another currency, unit or version of the form, or no date.
+    #[error(
+        "the price list must have \"schema\": 1, \"as_of\": \"YYYY-MM-DD\", \"currency\": \"USD\" and \"unit\": \"per 1,000,000 tokens\""
+    )]
     Form,
     /// A price below zero or beyond any sense, or a threshold that is not a number.
     #[error("the price list has an unusable number for model {model:?} of {provider:?}")]
@@ -32,6 +34,24 @@ pub enum PriceError {
         /// The row's provider.
         provider: String,
         /// The row's model.
+        model: String,
+    },
+    /// A column that is none.
+    #[error("the price list has an unknown column {column:?} for model {model:?} of {provider:?}")]
+    Column {
+        /// The row's provider.
+        provider: String,
+        /// The row's model.
+        model: String,
+        /// Its name.
+        column: String,
+    },
+    /// Two rows for one model.
+    #[error("the price list names model {model:?} of {provider:?} twice")]
+    Twice {
+        /// The rows' provider.
+        provider: String,
+        /// Their model.
         model: String,
     },
 }

@@ -148,6 +148,23 @@ fn a_bad_list_is_refused_with_its_cause() {
     let negative = OWN.replace("\"input\":1,", "\"input\":-1,");
     let error = PriceTable::from_json(negative.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("gpt-6-luna"), "{error}");
+    for (from, to, cause) in [
+        ("\"output\":4", "\"ouput\":4", "ouput"),
+        ("\"model\":\"llama\"", "\"model\":\"m\",\"above_prompt_tokens\":{\"9\":{\"inputs\":1}}", "inputs"),
+        (
+            "\"model\":\"llama\"",
+            "\"model\":\"m\",\"above_prompt_tokens\":{\"many\":{}}",
+            "unusable number for model \"m\"",
+        ),
+        ("\"provider\":\"local\",\"model\":\"llama\"", "\"provider\":\"openai\",\"model\":\"gpt-6-luna\"", "twice"),
+        ("2026-12-24", "Christmas", "YYYY-MM-DD"),
+        ("\"model\":\"llama\",", "", "missing field `model` at line 3"),
+    ] {
+        let bad = OWN.replace(from, to);
+        assert_ne!(bad, OWN);
+        let error = PriceTable::from_json(bad.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(cause), "{to}: {error}");
+    }
     let other_unit = OWN.replace("per 1,000,000", "per 1,000");
     assert!(matches!(PriceTable::from_json(other_unit.as_bytes()), Err(PriceError::Form)));
     assert!(matches!(PriceTable::from_json(b"{"), Err(PriceError::Json(_))));
