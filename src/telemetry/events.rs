@@ -60,6 +60,12 @@ impl Telemetry {
         }
     }
 
+    /// Live calls that did not get into the ledger: the line to the store was full, or the store failed.
+    pub fn ledger_lost(&self, count: usize) {
+        tracing::debug!(count, "live calls lost to the ledger");
+        self.inner.metrics.ledger_lost.inc_by(wide(count));
+    }
+
     /// The intent of a batch is durable.
     pub fn batch_prepared(&self, id: BatchId, lane: &LaneKey, lines: usize, bytes: u64) {
         tracing::info!(batch = %id, %lane, lines, bytes, "batch prepared");

@@ -25,6 +25,7 @@ fn every_event_shows_on_the_page() {
     };
     let second = Duration::from_secs(1);
     telemetry.request_accepted("/v1/chat/completions", 2_000);
+    telemetry.ledger_lost(6);
     telemetry.request_finished("batch", 200, second);
     telemetry.request_finished("", 502, second);
     telemetry.requests_cancelled(4, "caller");
@@ -64,6 +65,7 @@ fn every_event_shows_on_the_page() {
         ("nightbus_requests_refused_total{code=\"queue_full\"}", 1.0),
         ("nightbus_passthrough_calls_total{provider=\"groq\",status=\"4xx\"}", 1.0),
         ("nightbus_passthrough_marked_total{reason=\"endpoint\"}", 1.0),
+        ("nightbus_ledger_lost_calls_total", 6.0),
         ("nightbus_batch_lines_sum", 300.0),
         ("nightbus_batches_submitted_total", 1.0),
         ("nightbus_batches_ended_total{state=\"completed\"}", 1.0),
