@@ -536,8 +536,8 @@ async fn fingerprints_are_keyed(kind: StoreKind) {
 
 use ledger::{
     a_report_is_divided_and_begins_with_an_hour, an_answer_that_came_too_late_is_waste,
-    an_execution_is_in_the_ledger_once, an_unknown_price_is_counted_and_adds_nothing, nonsense_does_not_spoil_the_sums,
-    rows_go_and_their_sums_stay,
+    an_execution_is_in_the_ledger_once, an_execution_without_a_usable_answer_is_waste,
+    an_unknown_price_is_counted_and_adds_nothing, nonsense_does_not_spoil_the_sums, rows_go_and_their_sums_stay,
 };
 
 macro_rules! conformance {
@@ -577,6 +577,7 @@ conformance!(
     an_execution_is_in_the_ledger_once,
     an_answer_that_came_too_late_is_waste,
     an_unknown_price_is_counted_and_adds_nothing,
+    an_execution_without_a_usable_answer_is_waste,
     a_report_is_divided_and_begins_with_an_hour,
     rows_go_and_their_sums_stay,
     nonsense_does_not_spoil_the_sums,

@@ -10,8 +10,8 @@ use crate::domain::lane::LaneKey;
 use crate::domain::pricing::{Price, Seller};
 use crate::domain::service::Service;
 use crate::engine::context::Context;
-use crate::store::OutcomeSummary;
 use crate::store::ledger::{Charge, Execution};
+use crate::store::{BatchRecord, OutcomeSummary};
 use crate::wire::openai::usage::consumption;
 
 /// An answer that is billed.
@@ -52,6 +52,19 @@ pub(crate) fn charge(
         price,
     };
     Some(Billed { charge, usage_json: consumed.usage_json })
+}
+
+/// A line of a batch that was executed, and whose answer cannot be read: billed, but nobody can tell how much.
+pub(crate) fn unreadable(batch: &BatchRecord) -> Charge {
+    Charge {
+        provider: Arc::clone(&batch.lane.provider),
+        account: batch.lane.account,
+        model: Arc::clone(&batch.lane.model),
+        service: Service::Batch.as_str(),
+        execution: Execution::Batch(batch.id),
+        usage: None,
+        price: None,
+    }
 }
 
 /// The summary of an answer. `asked`: the service it is from, where nothing is billed.

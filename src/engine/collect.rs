@@ -247,8 +247,9 @@ impl<'a> Harvest<'a> {
         let missing: Vec<RequestId> = records.iter().map(|record| record.request.id).collect();
         tracing::warn!(batch = %self.batch.id, missing = missing.len(), "lines are in neither result file");
         let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.damaged.contains(id));
-        let refusal =
-            Refusal::own("the provider's answer for this request is damaged: it was executed, and is not bought again");
+        let refusal = Refusal::damaged(
+            "the provider's answer for this request is damaged: it was executed, and is not bought again",
+        );
         tally.failed += settle::refuse(self.context, self.batch, &damaged, &refusal).await?;
         let settled = match lost_file {
             // Its lines were executed and billed: submitting them again would buy twice.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::domain::batch::BatchEvent;
 use crate::domain::ids::RequestId;
 use crate::domain::request::RequestState;
+use crate::engine::charge::unreadable;
 use crate::engine::context::Context;
 use crate::engine::outcome::finish_of;
 use crate::engine::plan::Queued;
@@ -40,12 +41,19 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// The provider's own error body, where there is one: then the caller gets exactly that.
     pub(crate) body: Option<Bytes>,
+    /// It was executed and billed, at a price that nobody can tell any more.
+    pub(crate) executed: bool,
 }
 
 impl Refusal {
     /// nightbus could not get an answer.
     pub(crate) fn own(message: impl Into<String>) -> Self {
-        Self { status: 502, code: "batch_failed".to_owned(), message: message.into(), body: None }
+        Self { status: 502, code: "batch_failed".to_owned(), message: message.into(), body: None, executed: false }
+    }
+
+    /// The provider's answer is there and cannot be read.
+    pub(crate) fn damaged(message: impl Into<String>) -> Self {
+        Self { executed: true, ..Self::own(message) }
     }
 
     /// The provider refused the upload or the batch itself: its callers get what a live call would have told them. What
@@ -58,7 +66,8 @@ impl Refusal {
             ProviderError::Refused { status, code, message, body, .. }
                 if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
             {
-                Self { status: *status, code: code.clone(), message: message.clone(), body: Some(body.clone()) }
+                let (code, message) = (code.clone(), message.clone());
+                Self { status: *status, code, message, body: Some(body.clone()), executed: false }
             }
             ProviderError::Refused { operation, status, .. } => Self::own(format!(
                 "the provider refused the {operation} with {status}, without an error that its API knows: send the call live, or ask the provider"
@@ -80,10 +89,11 @@ impl Refusal {
             code: fault.code.clone(),
             message: fault.message.clone(),
             body: Some(Bytes::from(body.to_string())),
+            executed: false,
         }
     }
 
-    fn finish(&self, context: &Context, id: RequestId) -> Finish {
+    fn finish(&self, context: &Context, batch: &BatchRecord, id: RequestId) -> Finish {
         Finish {
             id,
             state: RequestState::Failed,
@@ -98,7 +108,7 @@ impl Refusal {
                 saved_nanos: None,
             },
             body: self.body.clone(),
-            charge: None,
+            charge: self.executed.then(|| unreadable(batch)),
         }
     }
 }
@@ -145,7 +155,7 @@ pub(crate) async fn refuse(
 ) -> Result<usize, StepError> {
     let mut ended = 0;
     for group in ids.chunks(GROUP) {
-        ended += finish(context, batch, group.iter().map(|id| refusal.finish(context, *id)).collect()).await?;
+        ended += finish(context, batch, group.iter().map(|id| refusal.finish(context, batch, *id)).collect()).await?;
     }
     Ok(ended)
 }

@@ -245,6 +245,15 @@ mod tests {
     }
 
     #[test]
+    fn compressed_answers_and_streams_are_told_from_plain_ones() {
+        let of = |name, value: &str| HeaderMap::from_iter([(name, value.parse::<HeaderValue>().unwrap())]);
+        assert!(is_readable(&HeaderMap::new()) && is_readable(&of(CONTENT_ENCODING, "identity")));
+        assert!(["gzip", "br", "zstd"].into_iter().all(|coding| !is_readable(&of(CONTENT_ENCODING, coding))));
+        assert!(is_stream(&of(CONTENT_TYPE, "text/event-stream; charset=utf-8")));
+        assert!(!is_stream(&of(CONTENT_TYPE, "application/json")));
+    }
+
+    #[test]
     fn a_program_is_named_without_what_follows() {
         let program = |text: &str| program(&HeaderMap::from_iter([(USER_AGENT, text.parse().unwrap())]));
         assert_eq!(program("OpenAI/Python 2.1.0").as_deref(), Some("OpenAI/Python"));

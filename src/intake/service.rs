@@ -304,15 +304,13 @@ impl Intake {
         if endpoint == Endpoint::Moderations {
             return None;
         }
-        // Without a credential the provider refuses the call, and nothing is billed.
-        let account = caller::account(&**self.desk.engine.store(), call.provider, headers).ok()?;
         // The mark at its end is nightbus's own.
         let model = edit::model_of_prefix(body)
             .map(|model| without_batch_suffix(&model).map_or_else(|| model.clone(), str::to_owned));
         Some(Metered {
             provider: Arc::from(call.provider.name.as_str()),
             kind: call.provider.kind.as_str(),
-            account: account.fingerprint,
+            account: caller::account_fingerprint(&**self.desk.engine.store(), call.provider, headers),
             model,
             deep: endpoint == Endpoint::Responses,
             tag: call.marks.tag.clone(),

@@ -3,8 +3,8 @@
 //! Invariants, the same in every store:
 //! - One row per execution, named by its request and its [`Execution`]: a row that is there already is left as it is, so
 //!   replays and duplicate result lines change nothing.
-//! - A row is written in the transaction that stores the answer. An execution whose request had ended otherwise is
-//!   wasted: paid for, worth nothing.
+//! - A row is written in the transaction that stores the answer. An execution whose request had ended otherwise, or
+//!   whose answer could not be used, is wasted: paid for, worth nothing.
 //! - Amounts are whole nano-dollars (a thousandth of a micro-dollar); sums saturate. An unknown price adds no money and
 //!   is counted.
 //!

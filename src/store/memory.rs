@@ -315,9 +315,10 @@ impl State {
             stored.record.outcome = Some(finish.summary);
             stored.answer = finish.body.map(|body| Bytes::copy_from_slice(&body));
         }
+        let stands = ends && finish.state == RequestState::Completed;
         if let Some(charge) = &finish.charge {
             self.last_sequence = self.last_sequence.max(finish.id.sequence());
-            self.book.enter(LedgerRow::of_charge(finish.id, finish.at, charge, asker, !ends));
+            self.book.enter(LedgerRow::of_charge(finish.id, finish.at, charge, asker, !stands));
         }
         ends
     }

@@ -179,7 +179,7 @@ pub struct Finish {
     /// The answer's body (none for failures of nightbus's own).
     pub body: Option<Bytes>,
     /// What the execution behind it is charged with; none when nothing was executed, or nothing is billed for it.
-    /// It enters the ledger even if the request had ended before: then as waste.
+    /// It enters the ledger even if the request had ended before, or fails: then as waste.
     pub charge: Option<Charge>,
 }
 

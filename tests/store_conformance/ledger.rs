@@ -97,6 +97,17 @@ pub(super) async fn an_answer_that_came_too_late_is_waste(kind: StoreKind) {
     assert_eq!((totals.live_nanos, totals.saved_nanos()), (1_900, -2 * 950), "waste is no saving");
 }
 
+pub(super) async fn an_execution_without_a_usable_answer_is_waste(kind: StoreKind) {
+    let bench = bench(kind);
+    let id = bench.accepted(1).await[0];
+    let batch = bench.batch(&[id]).await;
+    let damaged = Charge { usage: None, price: None, ..charge(Execution::Batch(batch)) };
+    let end = charged(finish(id, RequestState::Failed, 40, None), damaged);
+    assert_eq!(bench.store.finish(vec![end]).await.unwrap(), [true]);
+    let totals = bench.totals().await;
+    assert_eq!((totals.requests, totals.wasted_requests, totals.unpriced, totals.unmetered), (0, 1, 1, 1));
+}
+
 pub(super) async fn an_unknown_price_is_counted_and_adds_nothing(kind: StoreKind) {
     let bench = bench(kind);
     let ids = bench.accepted(2).await;

@@ -76,32 +76,25 @@ pub(super) fn finish(session: &mut Session<'_>, finished: &[SealedFinish]) -> ru
     let mut entries = Entries::default();
     let mut ended = Vec::with_capacity(finished.len());
     for finish in finished {
-        let ends = finish_one(session, finish)?;
+        let (ends, asker) = finish_one(session, finish)?;
         ended.push(ends);
         if let Some(charge) = &finish.charge {
-            let asker = asker(session, finish.id)?;
-            entries.enter(session, &LedgerRow::of_charge(finish.id, finish.at, charge, asker, !ends))?;
+            let stands = ends && finish.state == RequestState::Completed;
+            entries.enter(session, &LedgerRow::of_charge(finish.id, finish.at, charge, asker, !stands))?;
         }
     }
     entries.sum_up(session)?;
     Ok(ended)
 }
 
-/// Who asked; nobody is known when the request is gone.
-fn asker(session: &Session<'_>, id: RequestId) -> rusqlite::Result<Asker> {
-    session
-        .connection
-        .prepare_cached("SELECT tag, client_key FROM requests WHERE seq = ?1 AND id = ?2")?
-        .query_row(params![id.sequence(), id.as_bytes()], |row| Ok(Asker { tag: row.get(0)?, key: row.get(1)? }))
-        .optional()
-        .map(Option::unwrap_or_default)
-}
-
-fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Result<bool> {
-    let Some((state, _)) = standing(session, finish.id)?.filter(|(state, _)| rules::may_end(*state, finish.state))
-    else {
-        return Ok(false);
+/// Whether it ended now, and who asked; nobody is known when the request is gone.
+fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Result<(bool, Asker)> {
+    let Some(Standing { state, asker, .. }) = standing(session, finish.id)? else {
+        return Ok((false, Asker::default()));
     };
+    if !rules::may_end(state, finish.state) {
+        return Ok((false, asker));
+    }
     let number = session.next_result()?;
     let summary = &finish.summary;
     let (error_code, error_message) = summary.error.as_ref().map(|(code, message)| (code, message)).unzip();
@@ -128,7 +121,7 @@ fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Res
         .prepare_cached("UPDATE requests SET state = ?2, finished_at = ?3, result = ?4 WHERE seq = ?1")?
         .execute(params![finish.id.sequence(), request_state_code(finish.state), finish.at.0, number])?;
     session.count(Some(state), Some(finish.state));
-    Ok(true)
+    Ok((true, asker))
 }
 
 /// Puts submitted requests of `batch` back into the queue.
@@ -140,7 +133,7 @@ pub(super) fn requeue(
 ) -> rusqlite::Result<Vec<RequestId>> {
     let mut requeued = Vec::with_capacity(ids.len());
     for id in ids {
-        let Some((state, _)) = standing(session, *id)?.filter(|(_, in_batch)| *in_batch == Some(batch)) else {
+        let Some(Standing { state, .. }) = standing(session, *id)?.filter(|found| found.batch == Some(batch)) else {
             continue;
         };
         let Ok(next) = state.next(RequestEvent::Requeue) else { continue };
@@ -188,15 +181,24 @@ pub(super) fn check(session: &Session<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Where a request stands, and its last batch.
-fn standing(session: &Session<'_>, id: RequestId) -> rusqlite::Result<Option<(RequestState, Option<BatchId>)>> {
+/// Where a request stands.
+struct Standing {
+    state: RequestState,
+    /// Its last batch.
+    batch: Option<BatchId>,
+    asker: Asker,
+}
+
+fn standing(session: &Session<'_>, id: RequestId) -> rusqlite::Result<Option<Standing>> {
     session
         .connection
-        .prepare_cached("SELECT id, state, batch FROM requests WHERE seq = ?1")?
+        .prepare_cached("SELECT id, state, batch, tag, client_key FROM requests WHERE seq = ?1")?
         .query_row(params![id.sequence()], |row| {
             let batch: Option<[u8; 16]> = row.get(2)?;
-            Ok((bytes16(row, 0)?, request_state(row, 1)?, batch.map(BatchId::from_bytes)))
+            let asker = Asker { tag: row.get(3)?, key: row.get(4)? };
+            let standing = Standing { state: request_state(row, 1)?, batch: batch.map(BatchId::from_bytes), asker };
+            Ok((bytes16(row, 0)?, standing))
         })
         .optional()
-        .map(|found| found.filter(|(stored, _, _)| stored == id.as_bytes()).map(|(_, state, batch)| (state, batch)))
+        .map(|found| found.filter(|(stored, _)| stored == id.as_bytes()).map(|(_, standing)| standing))
 }
