@@ -15,7 +15,10 @@ use nightbus::config::StoreKind;
 use nightbus::domain::clock::{Clock as _, SystemClock};
 use nightbus::domain::ids::{IdSource, RequestId};
 use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
+use nightbus::domain::pricing::Price;
 use nightbus::domain::request::RequestState;
+use nightbus::domain::usage::Usage;
+use nightbus::store::ledger::{Charge, Execution};
 use nightbus::store::{self, Finish, NewBatch, NewRequest, OutcomeSummary, RequestOptions, SharedStore};
 use tokio::time::Instant;
 
@@ -95,6 +98,7 @@ impl Bench {
             id: self.ids.request_id(now, fastrand::u64(..)),
             caller: Fingerprint([1; 16]),
             lane: Arc::clone(&self.lane),
+            key: None,
             tag: Some("nightly".to_owned()),
             created_at: now,
             deadline_at: None,
@@ -198,7 +202,16 @@ fn finish(id: RequestId, answers: &[Bytes]) -> Finish {
         saved_nanos: Some(1_000),
     };
     let body = fastrand::choice(answers).cloned();
-    Finish { id, state: RequestState::Completed, at: SystemClock.now(), summary, body }
+    let charge = Some(Charge {
+        provider: "openai".into(),
+        account: Fingerprint([1; 16]),
+        model: "gpt-5-mini".into(),
+        service: "batch",
+        execution: Execution::Live(1),
+        usage: Some(Usage { input: 512, output: 128, ..Usage::default() }),
+        price: Some(Price { paid_nanos: 1_000, live_nanos: 2_000 }),
+    });
+    Finish { id, state: RequestState::Completed, at: SystemClock.now(), summary, body, charge }
 }
 
 fn step(name: &str, started: Instant, used: f64) {

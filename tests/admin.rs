@@ -12,7 +12,7 @@
 #[path = "admin/stage.rs"]
 mod stage;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use stage::Stage;
 
 #[tokio::test]
@@ -126,6 +126,43 @@ async fn cancel_flush_and_the_end_of_a_batch() {
 }
 
 #[tokio::test]
+async fn savings_are_the_sums_of_what_the_requests_cost() {
+    let stage = Stage::new().await;
+    let mut paid = 0.0;
+    let mut saved = 0.0;
+    for text in ["a", "two words", "three more words"] {
+        let id = stage.defer(text).await;
+        let request = stage.until(&format!("/api/requests/{id}"), |request| request["state"] == "completed").await;
+        paid += request["cost_usd"].as_f64().unwrap();
+        saved += request["saved_usd"].as_f64().unwrap();
+    }
+    let savings = stage.admin("GET", "/api/savings?since=1d&by=tag", &[]).await.json();
+    let nanos = |usd: &Value| (usd.as_f64().unwrap() * 1e9).round();
+    let totals = &savings["totals"];
+    assert_eq!(
+        (nanos(&totals["paid_usd"]), nanos(&totals["saved_usd"])),
+        ((paid * 1e9).round(), (saved * 1e9).round())
+    );
+    assert!(paid > 0.0, "{savings}");
+    assert_eq!(
+        (&totals["requests"], &totals["unpriced_requests"], &totals["wasted_usd"]),
+        (&json!(3), &json!(0), &json!(0.0))
+    );
+    assert_eq!(nanos(&totals["live_usd"]), nanos(&totals["paid_usd"]) + nanos(&totals["saved_usd"]));
+    let groups = savings["groups"].as_array().unwrap();
+    assert_eq!(
+        (groups.len(), &groups[0]["key"], &groups[0]["paid_usd"]),
+        (1, &json!("admin-test"), &totals["paid_usd"])
+    );
+    assert_eq!((&savings["prices_as_of"], &savings["observed"]), (&json!("2026-11-23"), &Value::Null));
+    assert_eq!(savings["since"].as_i64().unwrap() % 3_600, 0);
+    let status = stage.admin("GET", "/api/status", &[]).await.json();
+    assert_eq!((&status["today"]["requests"], &status["today"]["paid_usd"]), (&json!(3), &totals["paid_usd"]));
+    let later = stage.admin("GET", "/api/savings?since=2100-01-01", &[]).await.json();
+    assert_eq!(later["totals"]["requests"], 0);
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_said_in_the_envelope() {
     let stage = Stage::new().await;
     let no_request = format!("/api/requests/req_{}", "0".repeat(32));
@@ -141,7 +178,8 @@ async fn what_does_not_exist_is_said_in_the_envelope() {
         ("POST", "/api/status", 405, "method_not_allowed"),
         ("PUT", no_request.as_str(), 405, "method_not_allowed"),
         ("POST", "/api/reload", 501, "not_in_this_version"),
-        ("GET", "/api/savings?since=7d", 501, "not_in_this_version"),
+        ("GET", "/api/savings?since=yesterday", 400, "invalid_request"),
+        ("GET", "/api/savings?by=colour", 400, "invalid_request"),
     ] {
         let answer = stage.admin(method, path, &[]).await;
         assert_eq!((answer.status, answer.code()), (status, code.to_owned()), "{method} {path}");

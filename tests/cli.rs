@@ -17,6 +17,8 @@ fn a_mistake_in_the_arguments_is_exit_code_2() {
         &["serve", "--port", "1"],
         &["requests", "--limit", "0"],
         &["requests", "--state", "done"],
+        &["savings", "--by", "colour"],
+        &["savings", "--csv", "--json"],
         &["cancel", "something"],
         &["status", "--admin", "https://127.0.0.1:1"],
         &["simulate", "--fail-rate", "2"],
@@ -35,7 +37,9 @@ fn a_mistake_in_the_arguments_is_exit_code_2() {
 fn commands_of_later_versions_are_not_there() {
     let help = nightbus(&["--help"]);
     assert_eq!(help.code, 0);
-    for command in ["serve", "demo", "simulate", "status", "requests", "batches", "flush", "cancel", "check-config"] {
+    for command in
+        ["serve", "demo", "simulate", "status", "requests", "batches", "savings", "flush", "cancel", "check-config"]
+    {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command} in {}", help.out);
     }
     for command in ["run", "flights", "audit", "roi"] {
@@ -68,6 +72,25 @@ fn check_config_shows_what_is_in_force_or_every_mistake() {
     assert!(good.out.contains("127.0.0.1:6000") && !good.out.contains("s3cret"), "{}", good.out);
     let json: Value = serde_json::from_str(&nightbus(&["check-config", "--config", path, "--json"]).out).unwrap();
     assert!(json["listen"].as_str().is_some_and(|listen| listen.contains("127.0.0.1:6000")), "{json}");
+    let prices = directory.path().join("prices.json");
+    let list = |models: &str| {
+        std::fs::write(&prices, format!(
+            "{{\"schema\":1,\"as_of\":\"2026-12-24\",\"currency\":\"USD\",\"unit\":\"per 1,000,000 tokens\",\"models\":[{models}]}}"
+        ))
+        .unwrap();
+    };
+    list("{\"provider\":\"openai\",\"model\":\"ours\",\"input\":1,\"output\":2}");
+    std::fs::write(&file, format!("prices = {:?}\n", prices.to_str().unwrap())).unwrap();
+    let priced = nightbus(&["check-config", "--config", path]);
+    assert!(priced.out.contains("Prices: 235 models, as of 2026-12-24."), "{}{}", priced.out, priced.err);
+    let json: Value = serde_json::from_str(&nightbus(&["check-config", "--config", path, "--json"]).out).unwrap();
+    assert_eq!(json["prices_as_of"], "2026-12-24");
+    list("{\"provider\":\"openai\",\"model\":\"ours\",\"input\":-1,\"output\":2}");
+    for command in ["check-config", "serve"] {
+        let bad = nightbus(&[command, "--config", path]);
+        assert_eq!(bad.code, 2, "{}", bad.err);
+        assert!(bad.err.contains("proxy.toml:1: prices: ") && bad.err.contains("\"ours\""), "{}", bad.err);
+    }
     std::fs::write(&file, "listn = \"127.0.0.1:6000\"\n[batching]\nidle = \"soon\"\n").unwrap();
     for command in ["check-config", "serve"] {
         let bad = nightbus(&[command, "--config", path]);
@@ -120,6 +143,13 @@ fn the_commands_talk_to_a_running_proxy_until_it_is_stopped() {
         assert_eq!((empty.code, empty.out.as_str()), (0, ""), "{}", empty.err);
     }
     assert_eq!(ask(&["flush"]).out, "Nothing was queued.\n");
+    let savings: Value = serde_json::from_str(&ask(&["savings", "--since", "7d", "--json"]).out).unwrap();
+    assert_eq!((&savings["object"], &savings["totals"]["requests"]), (&"nightbus.savings".into(), &0.into()));
+    assert!(ask(&["savings"]).out.contains("prices as of"), "for people");
+    assert!(ask(&["savings", "--by", "model"]).out.starts_with("MODEL"), "a table");
+    assert!(ask(&["savings", "--by", "day", "--csv"]).out.starts_with("day,requests,paid_usd"), "for programs");
+    assert!(ask(&["savings", "--observed"]).err.contains("deferral.mode"), "how to observe");
+    assert_eq!(ask(&["savings", "--since", "yesterday"]).code, 1);
     let nothing = ask(&["cancel", &format!("req_{}", "0".repeat(32))]);
     assert_eq!(nothing.code, 1);
     assert!(nothing.err.contains("no request"), "{}", nothing.err);

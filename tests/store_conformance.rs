@@ -1,6 +1,9 @@
 //! What every store promises, run against each of them: what the trait's documentation says, said again as tests.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "store_conformance/ledger.rs"]
+mod ledger;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,6 +57,7 @@ impl Bench {
             caller: Fingerprint([1; 16]),
             lane: lane("m"),
             tag: None,
+            key: None,
             created_at: at(0),
             deadline_at: None,
             options: RequestOptions::default(),
@@ -114,7 +118,14 @@ fn finish(id: RequestId, state: RequestState, seconds: i64, body: Option<&str>) 
         cost_nanos: Some(-3),
         saved_nanos: Some(i64::MAX),
     };
-    Finish { id, state, at: at(seconds), summary, body: body.map(|text| Bytes::copy_from_slice(text.as_bytes())) }
+    Finish {
+        id,
+        state,
+        at: at(seconds),
+        summary,
+        body: body.map(|text| Bytes::copy_from_slice(text.as_bytes())),
+        charge: None,
+    }
 }
 
 async fn what_was_accepted_comes_back(kind: StoreKind) {
@@ -123,6 +134,7 @@ async fn what_was_accepted_comes_back(kind: StoreKind) {
     let full = NewRequest {
         lane: lane("another-model"),
         tag: Some("nightly-eval".to_owned()),
+        key: Some("ci".to_owned()),
         deadline_at: Some(at(3_600)),
         options: RequestOptions(RequestOptions::STREAM | RequestOptions::HOLD),
         idempotency: Some(Fingerprint([9; 16])),
@@ -565,6 +577,12 @@ async fn fingerprints_are_keyed(kind: StoreKind) {
     assert_ne!(of(&one), of(&two), "another directory, another key");
 }
 
+use ledger::{
+    a_report_is_divided_and_begins_with_an_hour, an_answer_that_came_too_late_is_waste,
+    an_execution_is_in_the_ledger_once, an_execution_without_a_usable_answer_is_waste,
+    an_unknown_price_is_counted_and_adds_nothing, nonsense_does_not_spoil_the_sums, rows_go_and_their_sums_stay,
+};
+
 macro_rules! conformance {
     ($($case:ident),* $(,)?) => {
         mod memory {
@@ -601,4 +619,11 @@ conformance!(
     what_a_live_call_answers_is_no_batchs_business,
     durations_are_kept_and_replaced,
     fingerprints_are_keyed,
+    an_execution_is_in_the_ledger_once,
+    an_answer_that_came_too_late_is_waste,
+    an_unknown_price_is_counted_and_adds_nothing,
+    an_execution_without_a_usable_answer_is_waste,
+    a_report_is_divided_and_begins_with_an_hour,
+    rows_go_and_their_sums_stay,
+    nonsense_does_not_spoil_the_sums,
 );

@@ -11,8 +11,11 @@ use nightbus::domain::batch::BatchEvent;
 use nightbus::domain::clock::Micros;
 use nightbus::domain::ids::{BatchId, IdSource, RequestId};
 use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
+use nightbus::domain::pricing::Price;
 use nightbus::domain::request::RequestState;
 use nightbus::domain::service::Service;
+use nightbus::domain::usage::Usage;
+use nightbus::store::ledger::{Charge, Dimension, Execution, Observed, PassedCall};
 use nightbus::store::{
     self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
     ProviderBatch, RequestOptions, SharedStore,
@@ -33,6 +36,8 @@ enum Action {
     SetOptions { ids: Vec<Index>, bits: u32 },
     SaveAccount { fingerprint: u8, value: u8 },
     Expire { age: i64, limit: usize },
+    RecordCalls { models: Vec<u8>, again: bool },
+    ExpireLedger { age: i64, limit: usize },
     Check,
     Reopen,
 }
@@ -73,6 +78,9 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (proptest::collection::vec(index(), 0..6), 0..32_u32).prop_map(|(ids, bits)| Action::SetOptions { ids, bits }),
         1 => (0..3_u8, 0..2_u8).prop_map(|(fingerprint, value)| Action::SaveAccount { fingerprint, value }),
         2 => (0..40_i64, 0..5_usize).prop_map(|(age, limit)| Action::Expire { age, limit }),
+        2 => (proptest::collection::vec(0..3_u8, 0..4), any::<bool>())
+            .prop_map(|(models, again)| Action::RecordCalls { models, again }),
+        1 => (0..40_i64, 0..5_usize).prop_map(|(age, limit)| Action::ExpireLedger { age, limit }),
         1 => Just(Action::Check),
         1 => Just(Action::Reopen),
     ]
@@ -105,6 +113,7 @@ struct Pair {
     ids: IdSource,
     requests: Vec<RequestId>,
     batches: Vec<BatchId>,
+    calls: Vec<PassedCall>,
     now: Micros,
 }
 
@@ -120,6 +129,20 @@ fn lane(model: u8) -> Arc<LaneKey> {
         model: format!("model-{model}").into(),
         deadline_class: 0,
     })
+}
+
+fn charge(len: usize, execution: Execution) -> Charge {
+    let amount = i64::try_from(len).unwrap();
+    let usage = Usage { input: len.try_into().unwrap(), output: 1, ..Usage::default() };
+    Charge {
+        provider: "openai".into(),
+        account: Fingerprint([1; 16]),
+        model: format!("model-{}", len % 3).into(),
+        service: if execution == Execution::PassThrough { "sync" } else { "batch" },
+        execution,
+        usage: (len % 5 > 0).then_some(usage),
+        price: (len % 3 > 0).then_some(Price { paid_nanos: amount, live_nanos: 2 * amount }),
+    }
 }
 
 fn text(seed: &RequestId, len: usize) -> Bytes {
@@ -150,6 +173,7 @@ impl Pair {
             ids: IdSource::default(),
             requests: Vec::new(),
             batches: Vec::new(),
+            calls: Vec::new(),
             now: Micros::from_unix_seconds(1_795_420_800),
         }
     }
@@ -182,6 +206,7 @@ impl Pair {
                     caller: Fingerprint([caller; 16]),
                     lane: lane(model),
                     tag: tag.map(|tag| format!("tag-{tag}")),
+                    key: tag.map(|tag| format!("key-{tag}")),
                     created_at: self.now,
                     deadline_at: deadline.map(|after| Micros(self.now.0 + after)),
                     options: RequestOptions(options),
@@ -233,6 +258,15 @@ impl Pair {
                 both!(self, save_account(account));
             }
             Action::Expire { age, limit } => both!(self, expire(Micros(self.now.0 - age * 1_000_000), limit)),
+            Action::RecordCalls { models, again } => {
+                let mut calls: Vec<PassedCall> = if again { self.calls.clone() } else { Vec::new() };
+                calls.extend(models.into_iter().map(|model| self.call(model)));
+                both!(self, record_calls(calls));
+                self.calls = calls;
+            }
+            Action::ExpireLedger { age, limit } => {
+                both!(self, expire_ledger(Micros(self.now.0 - age * 1_000_000), limit));
+            }
             Action::Check => both!(self, check()),
             Action::Reopen => {
                 self.sqlite.close().await.unwrap();
@@ -253,7 +287,21 @@ impl Pair {
             cost_nanos: len.map(|len| i64::try_from(len).unwrap()),
             saved_nanos: None,
         };
-        Finish { id, state, at: self.now, summary, body: len.map(|len| text(&id, len)) }
+        let batch = len.and_then(|len| self.batches.get(len % (self.batches.len() + 1)));
+        let execution = batch.map_or(Execution::Live(1), |batch| Execution::Batch(*batch));
+        let charge = executed.then(|| charge(len.unwrap_or(0), execution));
+        Finish { id, state, at: self.now, summary, body: len.map(|len| text(&id, len)), charge }
+    }
+
+    fn call(&self, model: u8) -> PassedCall {
+        PassedCall {
+            id: self.ids.request_id(self.now, fastrand::u64(..)),
+            at: self.now,
+            tag: (model == 1).then(|| "tag-1".to_owned()),
+            key: (model == 2).then(|| "key-2".to_owned()),
+            charge: charge(usize::from(model), Execution::PassThrough),
+            observed: (model == 0).then(|| Observed { agent: None, batch_nanos: Some(7) }),
+        }
     }
 
     /// Everything that can be asked.
@@ -266,7 +314,14 @@ impl Pair {
         both!(self, bodies(self.requests));
         for id in &self.requests {
             both!(self, request(id));
+            both!(self, charges(id));
             both!(self, result(id));
+        }
+        for call in &self.calls {
+            both!(self, charges(call.id));
+        }
+        for (_, by) in Dimension::ALL {
+            both!(self, ledger(Micros::from_unix_seconds(0), Some(by)));
         }
         for id in &self.batches {
             both!(self, batch(id));

@@ -23,6 +23,8 @@ mod common;
 mod crash;
 #[path = "system/deferral.rs"]
 mod deferral;
+#[path = "system/ledger.rs"]
+mod ledger;
 #[path = "system/marking.rs"]
 mod marking;
 #[path = "system/memory.rs"]

@@ -13,6 +13,7 @@ mod query;
 mod reply;
 mod requests;
 mod routes;
+mod savings;
 mod status;
 
 use std::fmt;

@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::{Method, Response};
 
 use super::reply::{self, Reply};
-use super::{AdminState, assets, batches, events, guard, health, requests, status};
+use super::{AdminState, assets, batches, events, guard, health, requests, savings, status};
 use crate::body::Body;
 use crate::wire::api_error::ApiError;
 
@@ -38,7 +38,7 @@ async fn read(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) 
         ["readyz"] => health::ready(state).await,
         ["metrics"] => health::metrics(state).await,
         ["api", "status"] => status::status(state).await,
-        ["api", "savings"] => status::savings(state, query),
+        ["api", "savings"] => savings::savings(state, query).await,
         ["api", "requests"] => requests::list(state, query).await,
         ["api", "requests", id] => requests::one(state, id).await,
         ["api", "batches"] => batches::list(state, query).await,

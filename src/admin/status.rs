@@ -1,14 +1,14 @@
-//! `GET /api/status` and `GET /api/savings`: what nightbus is doing, and what it has saved.
+//! `GET /api/status`: what nightbus is doing.
 //!
-//! The sums are those of telemetry: since the start of the process, not since the first installation.
+//! Today's money is the ledger's; the sums since the start are those of telemetry, over deferred requests alone.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::AdminState;
-use super::query::Query;
 use super::reply::{self, Reply};
+use super::savings;
 use crate::config::{DeferralMode, StoreKind};
 use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
@@ -35,7 +35,7 @@ struct Status {
     requests: BTreeMap<&'static str, u64>,
     batches: BTreeMap<&'static str, u64>,
     services: BTreeMap<&'static str, u64>,
-    today: Money,
+    today: savings::Money,
     since_start: Money,
     store: StoreStatus,
 }
@@ -82,10 +82,17 @@ pub(super) async fn status(state: &AdminState) -> Reply {
     let store = state.engine.store();
     let stats = store.stats().await.map_err(|error| reply::store_trouble(&error))?;
     let open = open_batches(state).await.map_err(|error| reply::store_trouble(&error))?;
-    reply::ok(&compose(state, state.engine.view(), &stats, open))
+    let today = savings::today(state).await.map_err(|error| reply::store_trouble(&error))?;
+    reply::ok(&compose(state, state.engine.view(), &stats, open, today))
 }
 
-fn compose(state: &AdminState, view: EngineView, stats: &StoreStats, open: Vec<(&'static str, u64)>) -> Status {
+fn compose(
+    state: &AdminState,
+    view: EngineView,
+    stats: &StoreStats,
+    open: Vec<(&'static str, u64)>,
+    today: savings::Money,
+) -> Status {
     let now = state.telemetry.now();
     let totals = state.telemetry.totals();
     Status {
@@ -96,6 +103,7 @@ fn compose(state: &AdminState, view: EngineView, stats: &StoreStats, open: Vec<(
         stopping: view.stopping,
         deferral: match state.config.deferral.mode {
             DeferralMode::On => "on",
+            DeferralMode::Observe => "observe",
             DeferralMode::Off => "off",
         },
         listen: state.config.listen.to_string(),
@@ -108,9 +116,9 @@ fn compose(state: &AdminState, view: EngineView, stats: &StoreStats, open: Vec<(
         lanes: view.lanes.into_iter().map(|lane| Lane::new(now, lane)).collect(),
         requests: RequestState::ALL.iter().map(|state| state.as_str()).zip(stats.requests).collect(),
         batches: open.into_iter().chain(state.telemetry.batches_ended()).collect(),
-        services: totals.since_start.requests.clone(),
-        today: Money::new(&totals.today),
-        since_start: Money::new(&totals.since_start),
+        services: totals.requests.clone(),
+        today,
+        since_start: Money::new(&totals),
         store: StoreStatus {
             kind: match state.config.store {
                 StoreKind::Sqlite => "sqlite",
@@ -170,41 +178,4 @@ pub(super) async fn open_batches(state: &AdminState) -> Result<Vec<(&'static str
         }
     }
     Ok(counts)
-}
-
-#[derive(Serialize)]
-struct Savings {
-    object: &'static str,
-    since: i64,
-    totals: Money,
-    groups: Vec<Group>,
-    note: &'static str,
-}
-
-#[derive(Serialize)]
-struct Group {
-    key: &'static str,
-    requests: u64,
-}
-
-/// What was saved since the start; the ledger over restarts is not in this version.
-pub(super) fn savings(state: &AdminState, query: Option<&str>) -> Reply {
-    let query = Query::parse(query, &["since", "by"])?;
-    if query.get("since").is_some() || query.get("by").is_some_and(|by| by != "service") {
-        return Err(reply::not_in_this_version(
-            "Savings by time, tag or model are not in this version. Without since, and with by=service at most, the sums since the start are answered.",
-        ));
-    }
-    let sums = state.telemetry.totals().since_start;
-    let groups = match query.get("by") {
-        Some(_service) => sums.requests.iter().map(|(key, requests)| Group { key, requests: *requests }).collect(),
-        None => Vec::new(),
-    };
-    reply::ok(&Savings {
-        object: "nightbus.savings",
-        since: state.telemetry.started_at().unix_seconds(),
-        totals: Money::new(&sums),
-        groups,
-        note: "since this process started; requests of unknown price are counted and add no money",
-    })
 }

@@ -65,9 +65,12 @@ pub(super) fn check(args: &CheckArgs, out: Output) -> anyhow::Result<()> {
     let config = args.serve.load()?;
     let summary = config::summary(&config);
     if args.json {
-        let object = summary.into_iter().map(|(key, value)| (key, value.into())).collect();
+        let prices = ("prices_as_of".to_owned(), config.prices.as_of().into());
+        let object = summary.into_iter().map(|(key, value)| (key, value.into())).chain([prices]).collect();
         return Ok(output::json(&serde_json::Value::Object(object))?);
     }
     out.pairs(&summary)?;
+    let prices = &config.prices;
+    output::line(&format!("Prices: {} models, as of {}.", prices.len(), prices.as_of()))?;
     Ok(output::line("The configuration is valid.")?)
 }

@@ -11,6 +11,7 @@ mod human;
 mod listing;
 mod output;
 mod progress;
+mod savings;
 mod serve;
 mod signals;
 mod simulate;
@@ -59,6 +60,8 @@ enum Command {
     Requests(listing::RequestsArgs),
     /// List batches, or show one
     Batches(listing::BatchesArgs),
+    /// See what was paid, saved and wasted
+    Savings(savings::SavingsArgs),
     /// Submit everything that is queued now
     Flush(actions::FlushArgs),
     /// Withdraw a queued request, or cancel a batch at the provider
@@ -117,6 +120,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(args) => talk(listing::status(&args, out)),
         Command::Requests(args) => talk(listing::requests(&args, out)),
         Command::Batches(args) => talk(listing::batches(&args, out)),
+        Command::Savings(args) => talk(savings::savings(&args, out)),
         Command::Flush(args) => talk(actions::flush(&args)),
         Command::Cancel(args) => talk(actions::cancel(&args)),
         Command::Healthcheck(args) => talk(actions::healthcheck(&args)),

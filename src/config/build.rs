@@ -6,6 +6,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use globset::{Glob, GlobMatcher};
 use secrecy::SecretString;
@@ -17,18 +18,22 @@ use super::tree::Tree;
 use super::types::*;
 use super::value::{Value, quoted};
 use super::{access, providers, schema, suggest};
+use crate::domain::pricing::PriceTable;
 
 /// Builds the configuration. Only to be used when `tree` has no mistakes after it.
 pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
     refuse_later_features(tree);
     let at = KeyPath::of;
     let providers = providers::providers(tree, environment);
+    let (price_file, prices) = prices(tree);
     let config = Config {
         listen: address(tree, &at("listen")),
         admin_listen: address(tree, &at("admin_listen")),
         data_dir: PathBuf::from(tree.text(&at("data_dir")).unwrap_or_default()),
         store: store(tree),
         retention: tree.duration(&at("retention")),
+        price_file,
+        prices,
         default_provider: providers::default_provider(tree, &providers),
         allow_unauthenticated: tree.bool(&at("allow_unauthenticated")),
         deferral: deferral(tree),
@@ -85,6 +90,22 @@ pub(super) fn file(tree: &mut Tree, path: &KeyPath, file: &str) -> PathBuf {
         tree.mistake(path, format!("{} cannot be read: {error}", quoted(file)));
     }
     PathBuf::from(file)
+}
+
+/// The price file over the built-in list.
+fn prices(tree: &mut Tree) -> (Option<PathBuf>, Arc<PriceTable>) {
+    let path = KeyPath::of("prices");
+    let Some(name) = tree.text(&path) else {
+        return (None, Arc::new(PriceTable::builtin().clone()));
+    };
+    let own = fs::read(&name)
+        .map_err(|error| format!("{} cannot be read: {error}", quoted(&name)))
+        .and_then(|json| PriceTable::from_json(&json).map_err(|error| format!("{}: {error}", quoted(&name))));
+    let own = own.unwrap_or_else(|message| {
+        tree.mistake(&path, message);
+        PriceTable::default()
+    });
+    (Some(PathBuf::from(name)), Arc::new(own.over(PriceTable::builtin())))
 }
 
 /// Values that only a later version understands (contract, section 8).
@@ -162,6 +183,7 @@ fn store(tree: &mut Tree) -> StoreKind {
 fn deferral(tree: &mut Tree) -> DeferralConfig {
     let mode = match tree.text(&KeyPath::of("deferral.mode")).as_deref() {
         Some("off") => DeferralMode::Off,
+        Some("observe") => DeferralMode::Observe,
         _ => DeferralMode::On,
     };
     let rules = tree.entries_of(&KeyPath::of("deferral.rules"));

@@ -70,6 +70,9 @@ impl Lines {
         };
         self.text("store", store);
         self.duration("retention", config.retention);
+        if let Some(file) = &config.price_file {
+            self.text("prices", &file.display().to_string());
+        }
         self.text("default_provider", &config.default_provider);
     }
 
@@ -95,6 +98,7 @@ impl Lines {
     fn deferral(&mut self, deferral: &DeferralConfig) {
         let mode = match deferral.mode {
             DeferralMode::On => "on",
+            DeferralMode::Observe => "observe",
             DeferralMode::Off => "off",
         };
         self.text("deferral.mode", mode);

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobMatcher;
 use secrecy::SecretString;
+
+use crate::domain::pricing::PriceTable;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -21,6 +24,10 @@ pub struct Config {
     pub store: StoreKind,
     /// How long results are kept after a request ended.
     pub retention: Duration,
+    /// The file `prices`, if one is named.
+    pub price_file: Option<PathBuf>,
+    /// What calls cost: that file's prices over the built-in ones.
+    pub prices: Arc<PriceTable>,
     /// The provider of `/v1/…`.
     pub default_provider: String,
     /// Listen beyond loopback although anybody can call.
@@ -121,6 +128,8 @@ pub struct ProviderKey {
 pub enum DeferralMode {
     /// Marked calls are deferred.
     On,
+    /// Everything passes through live, and what would have been deferred is noted.
+    Observe,
     /// Everything passes through live.
     Off,
 }
@@ -130,7 +139,7 @@ pub use crate::domain::service::Service;
 /// `[deferral]`
 #[derive(Clone, Debug)]
 pub struct DeferralConfig {
-    /// On or off.
+    /// On, observing or off.
     pub mode: DeferralMode,
     /// Whether a call that nothing marks is deferred.
     pub default: bool,

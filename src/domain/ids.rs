@@ -103,13 +103,18 @@ impl IdSource {
     }
 
     fn next(&self, now: Micros, random: u64) -> Uuid {
-        let at_least = now.0.div_euclid(1_000).clamp(0, (1 << 47) - 1) << COUNTER_BITS;
+        let at_least = first_sequence(now);
         let previous = self
             .last
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(at_least.max(last.saturating_add(1))))
             .unwrap_or_default();
         compose(at_least.max(previous.saturating_add(1)), random)
     }
+}
+
+/// The smallest sequence number that an id of this time can have.
+pub fn first_sequence(at: Micros) -> i64 {
+    at.0.div_euclid(1_000).clamp(0, (1 << 47) - 1) << COUNTER_BITS
 }
 
 const COUNTER_BITS: u32 = 15;

@@ -4,6 +4,7 @@
 //! and kept as a few numbers per model. Called where requests finish (ledger, headers), by reports and by budgets.
 
 mod list;
+mod price;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -11,6 +12,8 @@ use std::sync::OnceLock;
 use crate::domain::money::Money;
 use crate::domain::service::Service;
 use crate::domain::usage::Usage;
+
+pub use price::{Price, Seller};
 
 static BUILTIN_JSON: &str = include_str!("prices.json");
 
@@ -20,8 +23,10 @@ pub enum PriceError {
     /// Not JSON, or not in the form of the built-in list.
     #[error("the price list is not valid: {0}")]
     Json(#[from] serde_json::Error),
-    /// Another currency, unit or version of the form.
-    #[error("the price list must have \"schema\": 1, \"currency\": \"USD\" and \"unit\": \"per 1,000,000 tokens\"")]
+    /// Another currency, unit or version of the form, or no date.
+    #[error(
+        "the price list must have \"schema\": 1, \"as_of\": \"YYYY-MM-DD\", \"currency\": \"USD\" and \"unit\": \"per 1,000,000 tokens\""
+    )]
     Form,
     /// A price below zero or beyond any sense, or a threshold that is not a number.
     #[error("the price list has an unusable number for model {model:?} of {provider:?}")]
@@ -29,6 +34,24 @@ pub enum PriceError {
         /// The row's provider.
         provider: String,
         /// The row's model.
+        model: String,
+    },
+    /// A column that is none.
+    #[error("the price list has an unknown column {column:?} for model {model:?} of {provider:?}")]
+    Column {
+        /// The row's provider.
+        provider: String,
+        /// The row's model.
+        model: String,
+        /// Its name.
+        column: String,
+    },
+    /// Two rows for one model.
+    #[error("the price list names model {model:?} of {provider:?} twice")]
+    Twice {
+        /// The rows' provider.
+        provider: String,
+        /// Their model.
         model: String,
     },
 }
@@ -136,12 +159,6 @@ impl ModelPrice {
             (usage.cache_written, rates.cache_write),
             (usage.output, rates.output),
         ]))
-    }
-
-    /// What the same usage costs live minus what it cost by `service`, as computed from the answer's own cached
-    /// counts (a live call might have had more cache hits).
-    pub fn saved(&self, service: Service, usage: &Usage) -> Option<Money> {
-        Some(self.cost(Service::Sync, usage)? - self.cost(service, usage)?)
     }
 }
 

@@ -43,6 +43,15 @@ impl Service {
             (_, Some(_)) => None,
         }
     }
+
+    /// The service that was really used, by the same rule: one of ours, or the provider's tier, or `other`.
+    pub fn used(self, answered_tier: Option<&str>) -> &'static str {
+        const TIERS: [&str; 4] = ["priority", "scale", "fast", "ultrafast"];
+        match self.priced_as(answered_tier) {
+            Some(service) => service.as_str(),
+            None => TIERS.into_iter().find(|tier| Some(*tier) == answered_tier).unwrap_or("other"),
+        }
+    }
 }
 
 /// The services that may take over a request that batch cannot serve, in the order to try. Empty: none may.
@@ -128,5 +137,8 @@ mod tests {
         assert_eq!(Service::Sync.priced_as(Some("priority")), None);
         assert_eq!(Service::Flex.priced_as(None), Some(Service::Flex));
         assert_eq!(Service::Batch.priced_as(Some("default")), Some(Service::Batch));
+        assert_eq!(Service::Sync.used(Some("priority")), "priority");
+        assert_eq!(Service::Sync.used(Some("tomorrow")), "other");
+        assert_eq!(Service::Flex.used(Some("default")), "sync");
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::recorder::Recorder;
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal, Tally};
 use crate::store::BatchRecord;
+use crate::store::ledger::Execution;
 use crate::upstream::provider::{BatchProvider, Credentials, ProviderError};
 use crate::wire::openai::batch::{BatchObject, BatchStatus};
 use crate::wire::openai::output_line::{self, LineOutcome};
@@ -231,7 +232,13 @@ impl<'a> Harvest<'a> {
         self.lines += 1;
         match judge(&outcome) {
             Verdict::Final => {
-                let finish = finish_of(self.context, &self.batch.lane, Service::Batch, id, outcome);
+                let finish = finish_of(
+                    self.context,
+                    &self.batch.lane,
+                    (Service::Batch, Execution::Batch(self.batch.id)),
+                    id,
+                    outcome,
+                );
                 self.recorder.push(finish);
             }
             Verdict::Again => self.again.push((id, outcome)),
@@ -254,8 +261,9 @@ impl<'a> Harvest<'a> {
         let missing: Vec<RequestId> = records.iter().map(|record| record.request.id).collect();
         tracing::warn!(batch = %self.batch.id, missing = missing.len(), "lines are in neither result file");
         let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.damaged.contains(id));
-        let refusal =
-            Refusal::own("the provider's answer for this request is damaged: it was executed, and is not bought again");
+        let refusal = Refusal::damaged(
+            "the provider's answer for this request is damaged: it was executed, and is not bought again",
+        );
         tally.failed += settle::refuse(self.context, self.batch, &damaged, &refusal).await?;
         let settled = match lost_file {
             // Its lines were executed and billed: submitting them again would buy twice.

@@ -12,6 +12,7 @@ use crate::config::{BatchingConfig, ProviderConfig};
 use crate::domain::clock::{Micros, SharedClock};
 use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
+use crate::domain::pricing::PriceTable;
 use crate::engine::accounts::Accounts;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) providers: HashMap<String, Arc<dyn BatchProvider>>,
     /// For prices.
     pub(crate) provider_configs: HashMap<String, ProviderConfig>,
+    pub(crate) prices: Arc<PriceTable>,
     pub(crate) batching: BatchingConfig,
     pub(crate) retention: Duration,
     pub(crate) orphan_grace: Duration,

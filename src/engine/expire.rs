@@ -1,4 +1,4 @@
-//! What is dropped with time: ended requests after their retention, in small steps that leave room for others, and
+//! What is dropped with time: ended requests after their retention, old rows of the ledger, in small steps that leave room for others, and
 //! queued orphans after their grace. Also keeps in the store whose answer was delivered.
 
 use std::sync::Arc;
@@ -10,24 +10,34 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::RequestId;
 use crate::engine::context::Context;
 use crate::engine::{CancelOutcome, Engine};
-use crate::store::RequestOptions;
+use crate::store::{RequestOptions, StoreFuture};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 const STEP: usize = 500;
+/// The ledger's rows are kept for 30 days (in microseconds), their sums for good: long after the last moment at which a
+/// batch could be read again.
+const LEDGER_ROWS_KEPT: i64 = 30 * 24 * 3_600 * 1_000_000;
 
 /// Runs until the process stops.
 pub(crate) async fn run(context: Arc<Context>) {
     while context.sleep(INTERVAL.min(context.retention.max(Duration::from_secs(1)))).await {
         let retention = i64::try_from(context.retention.as_micros()).unwrap_or(i64::MAX);
         let before = Micros(context.now().0.saturating_sub(retention));
-        loop {
-            match context.store.expire(before, STEP).await {
-                Ok(deleted) if deleted < STEP => break,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(error) => {
-                    context.telemetry.store_failed(&error);
-                    break;
-                }
+        in_steps(&context, || context.store.expire(before, STEP)).await;
+        let rows_before = Micros(context.now().0.saturating_sub(LEDGER_ROWS_KEPT));
+        in_steps(&context, || context.store.expire_ledger(rows_before, STEP)).await;
+    }
+}
+
+/// Deletes until less than a step is left to delete.
+async fn in_steps<'a>(context: &'a Context, delete: impl Fn() -> StoreFuture<'a, usize>) {
+    loop {
+        match delete().await {
+            Ok(deleted) if deleted < STEP => break,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => {
+                context.telemetry.store_failed(&error);
+                break;
             }
         }
     }

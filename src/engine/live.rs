@@ -23,11 +23,13 @@ use crate::domain::backoff::backoff;
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::domain::service::Service;
+use crate::engine::charge::unreadable;
 use crate::engine::context::Context;
 use crate::engine::deadline::LIVE_CALLS_AT_ONCE;
 use crate::engine::outcome::finish_of;
 use crate::engine::run::StepError;
 use crate::engine::settle::{self, Refusal};
+use crate::store::ledger::Execution;
 use crate::store::{Finish, LiveCall, RequestRecord};
 use crate::upstream::provider::{BatchProvider, Credentials, LiveAnswer, LiveRequest, ProviderError};
 use crate::wire::openai::edit;
@@ -38,6 +40,9 @@ use crate::wire::openai::output_line::LineOutcome;
 const MOST_TRIES: u32 = 8;
 /// … and by one after which there is another.
 const TRIES_BEFORE_NEXT: u32 = 3;
+
+/// A request has one live answer, as it has ended then: its place in the ledger.
+const EXECUTION: Execution = Execution::Live(1);
 
 /// Models are callers' texts: from so many on, those without a call are forgotten.
 const MANY: usize = 1_024;
@@ -217,7 +222,7 @@ async fn call(context: &Arc<Context>, record: &RequestRecord, service: Service) 
     match answered {
         Ok(LiveAnswer { status, request_id, body }) => {
             let outcome = LineOutcome::Answered { status, provider_request_id: request_id, body };
-            end(context, record, finish_of(context, lane, service, id, outcome)).await?;
+            end(context, record, finish_of(context, lane, (service, EXECUTION), id, outcome)).await?;
             Ok(Called::Over)
         }
         Err(error) if error.is_unsettled() => {
@@ -286,7 +291,11 @@ fn refusal(context: &Context, record: &RequestRecord, service: Service, error: &
             if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
         {
             let outcome = LineOutcome::Answered { status: *status, provider_request_id: None, body: body.clone() };
-            finish_of(context, &record.request.lane, service, id, outcome)
+            finish_of(context, &record.request.lane, (service, EXECUTION), id, outcome)
+        }
+        ProviderError::Unreadable { .. } => {
+            let charge = Some(unreadable(&record.request.lane, EXECUTION));
+            Finish { charge, ..Refusal::own(error.to_string()).finish(context, id) }
         }
         error => Refusal::from_provider(error).finish(context, id),
     }

@@ -8,6 +8,7 @@
 //! through the same handle.
 
 mod accounts;
+mod charge;
 mod collect;
 mod context;
 pub mod deadline;
@@ -104,6 +105,7 @@ impl Engine {
             accounts: Accounts::default(),
             providers: parts.providers,
             provider_configs: config.providers.iter().map(|(name, config)| (name.clone(), config.clone())).collect(),
+            prices: Arc::clone(&config.prices),
             batching: config.batching.clone(),
             retention: config.retention,
             orphan_grace: config.hold.orphan_grace,
@@ -363,6 +365,7 @@ fn cancelled(id: RequestId, at: crate::domain::clock::Micros, (code, message): (
             saved_nanos: None,
         },
         body: None,
+        charge: None,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::request::RequestState;
 use crate::domain::service::Service;
+use crate::engine::charge::unreadable;
 use crate::engine::context::Context;
 use crate::engine::fallback::take_over;
 use crate::engine::outcome::finish_of;
@@ -19,6 +20,7 @@ use crate::engine::plan::Queued;
 use crate::engine::run::{StepError, give_back};
 use crate::engine::submit::record;
 use crate::engine::waiters::Answer;
+use crate::store::ledger::Execution;
 use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
 use crate::upstream::provider::ProviderError;
 use crate::wire::openai::batch::{BatchFault, BatchObject};
@@ -46,6 +48,8 @@ pub(crate) struct Refusal {
     /// Why another service may serve the request all the same; none: it may not, because it may have been executed, or
     /// because a live call would be refused as well.
     pub(crate) fall_back: Option<&'static str>,
+    /// It was executed and billed, at a price that nobody can tell any more.
+    pub(crate) executed: bool,
 }
 
 /// Batch cannot serve this credential and model at all: worth remembering.
@@ -56,12 +60,24 @@ const NO_MONEY: [&str; 2] = ["insufficient_quota", "billing_hard_limit_reached"]
 impl Refusal {
     /// nightbus could not get an answer.
     pub(crate) fn own(message: impl Into<String>) -> Self {
-        Self { status: 502, code: "batch_failed".to_owned(), message: message.into(), body: None, fall_back: None }
+        Self {
+            status: 502,
+            code: "batch_failed".to_owned(),
+            message: message.into(),
+            body: None,
+            fall_back: None,
+            executed: false,
+        }
     }
 
     /// Another service may serve the request.
     pub(crate) fn or_fall_back(self, why: &'static str) -> Self {
         Self { fall_back: Some(why), ..self }
+    }
+
+    /// The provider's answer is there and cannot be read.
+    pub(crate) fn damaged(message: impl Into<String>) -> Self {
+        Self { executed: true, ..Self::own(message) }
     }
 
     /// The provider refused the upload or the batch itself: its callers get what a live call would have told them. What
@@ -84,7 +100,7 @@ impl Refusal {
                 if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
             {
                 let (code, message, body) = (code.clone(), message.clone(), Some(body.clone()));
-                Self { status: *status, code, message, body, fall_back: None }
+                Self { status: *status, code, message, body, fall_back: None, executed: false }
             }
             ProviderError::Refused { operation, status, .. } => Self::own(format!(
                 "the provider refused the {operation} with {status}, without an error that its API knows: send the call live, or ask the provider"
@@ -107,6 +123,7 @@ impl Refusal {
             message: fault.message.clone(),
             body: Some(Bytes::from(body.to_string())),
             fall_back: None,
+            executed: false,
         }
     }
 
@@ -116,7 +133,7 @@ impl Refusal {
         if NO_MONEY.contains(&fault.code.as_str()) { refusal } else { refusal.or_fall_back(BATCH_REFUSED) }
     }
 
-    /// The end of a request by it.
+    /// The end of a request by it, before anything is said of what was billed.
     pub(crate) fn finish(&self, context: &Context, id: RequestId) -> Finish {
         Finish {
             id,
@@ -132,6 +149,7 @@ impl Refusal {
                 saved_nanos: None,
             },
             body: self.body.clone(),
+            charge: None,
         }
     }
 }
@@ -206,7 +224,8 @@ pub(crate) async fn refuse(
 ) -> Result<usize, StepError> {
     let mut ended = 0;
     for group in ids.chunks(GROUP) {
-        let finished = group.iter().map(|id| refusal.finish(context, *id)).collect();
+        let charge = || refusal.executed.then(|| unreadable(&batch.lane, Execution::Batch(batch.id)));
+        let finished = group.iter().map(|id| Finish { charge: charge(), ..refusal.finish(context, *id) }).collect();
         ended += finish(context, batch.created_at, Some(batch.id), finished).await?;
     }
     Ok(ended)
@@ -329,7 +348,7 @@ pub(crate) async fn try_again(
         let spent = spent.iter().filter_map(|record| {
             let id = record.request.id;
             let outcome = (*outcomes.get(&id)?).clone();
-            Some(finish_of(context, &batch.lane, Service::Batch, id, outcome))
+            Some(finish_of(context, &batch.lane, (Service::Batch, Execution::Batch(batch.id)), id, outcome))
         });
         tally.answered += finish(context, batch.created_at, Some(batch.id), spent.collect()).await?;
         tally.requeued += requeue(context, batch, again, "line_failed", None).await?;

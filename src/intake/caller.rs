@@ -76,25 +76,37 @@ impl Caller<'_> {
 
 /// The upstream credential for a deferred call.
 pub(crate) fn account(store: &dyn Store, provider: &ProviderConfig, headers: &HeaderMap) -> Result<Account, ApiError> {
-    let mut sent: Vec<(&str, &[u8])> = Vec::with_capacity(4);
-    if provider.api_key.is_none() {
-        sent.extend(credentials(headers));
-        if sent.is_empty() {
-            return Err(ApiError::unauthorized(
-                "no API key: a deferred call needs the provider's key in Authorization, or api_key_env in proxy.toml",
-            ));
-        }
+    if provider.api_key.is_none() && credentials(headers).is_empty() {
+        return Err(ApiError::unauthorized(
+            "no API key: a deferred call needs the provider's key in Authorization, or api_key_env in proxy.toml",
+        ));
     }
-    sent.extend(ACCOUNT_HEADERS.into_iter().filter_map(|name| Some((name, headers.get(name)?.as_bytes()))));
-    let env = provider.api_key.as_ref().map_or("", |key| key.env.as_str());
-    // Exactly what is kept decides what is the same account.
-    let mut hashed = parts(b"account", &sent);
-    hashed.extend([provider.name.as_bytes(), env.as_bytes()]);
+    let sent = sent(provider, headers);
     Ok(Account {
-        fingerprint: store.fingerprint(&hashed),
+        fingerprint: fingerprint_of(store, provider, &sent),
         provider: provider.name.clone(),
         headers: sent.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
     })
+}
+
+/// Stands for the upstream credential of any call; the same as [`account`] has.
+pub(crate) fn account_fingerprint(store: &dyn Store, provider: &ProviderConfig, headers: &HeaderMap) -> Fingerprint {
+    fingerprint_of(store, provider, &sent(provider, headers))
+}
+
+/// The headers that decide who pays.
+fn sent<'a>(provider: &ProviderConfig, headers: &'a HeaderMap) -> Vec<(&'static str, &'a [u8])> {
+    let mut sent = if provider.api_key.is_none() { credentials(headers) } else { Vec::new() };
+    sent.extend(ACCOUNT_HEADERS.into_iter().filter_map(|name| Some((name, headers.get(name)?.as_bytes()))));
+    sent
+}
+
+/// Exactly what is kept decides what is the same account.
+fn fingerprint_of(store: &dyn Store, provider: &ProviderConfig, sent: &[(&str, &[u8])]) -> Fingerprint {
+    let env = provider.api_key.as_ref().map_or("", |key| key.env.as_str());
+    let mut hashed = parts(b"account", sent);
+    hashed.extend([provider.name.as_bytes(), env.as_bytes()]);
+    store.fingerprint(&hashed)
 }
 
 /// The key itself, whichever header it came in.

@@ -52,6 +52,11 @@ pub(crate) fn may_be_marked_by_configuration(config: &Config, call: &Call<'_>) -
     config.deferral.default
 }
 
+/// Whether calls that would be deferred are noted.
+pub(crate) fn observes(config: &Config) -> bool {
+    config.deferral.mode == DeferralMode::Observe
+}
+
 /// Whether a marked call is deferred at all.
 pub(crate) fn is_on(config: &Config) -> bool {
     config.deferral.mode == DeferralMode::On

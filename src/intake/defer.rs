@@ -51,6 +51,8 @@ pub(crate) struct Deferral<'a> {
     pub(crate) marks: Marks,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Bytes,
+    /// Name of the client key.
+    pub(crate) key: Option<&'a str>,
 }
 
 /// What a deferral needs of the process.
@@ -236,6 +238,7 @@ impl Desk {
             caller: call.caller,
             lane: Arc::new(lane),
             tag: call.marks.tag.clone(),
+            key: call.key.map(str::to_owned),
             created_at: self.engine.clock().now(),
             deadline_at: call.marks.deadline_at,
             options: options_of(&call.marks, peeked).with_fallback(self.fallback(call)),

@@ -17,6 +17,7 @@ mod hold;
 pub mod interim;
 pub mod listener;
 mod marks;
+mod meter;
 pub mod passthrough;
 pub mod respond;
 mod results;

@@ -19,6 +19,7 @@ use crate::intake::cors;
 use crate::intake::defer::{Accepted, Deferral, Desk, NotDeferred};
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::marks::{self, Marks};
+use crate::intake::meter::{self, Meter, Metered};
 use crate::intake::passthrough::{self, Target};
 use crate::intake::respond::error_response;
 use crate::intake::results::OwnCall;
@@ -34,6 +35,7 @@ use crate::wire::openai::peek::{may_have_batch_suffix, without_batch_suffix};
 pub struct Intake {
     desk: Arc<Desk>,
     client: UpstreamClient,
+    meter: Meter,
 }
 
 /// A call of a provider's API, as far as it is known from its head.
@@ -47,6 +49,11 @@ struct ApiCall<'a> {
 }
 
 impl ApiCall<'_> {
+    /// Name of the client key it came with.
+    fn key(&self) -> Option<&str> {
+        self.caller.client.map(|client| client.name.as_str())
+    }
+
     /// For the search for its mark.
     fn described<'a>(&'a self, headers: &'a HeaderMap, uri: &'a http::Uri, body: Option<&'a [u8]>) -> Call<'a> {
         Call {
@@ -54,7 +61,7 @@ impl ApiCall<'_> {
             batch_prefix: self.batch,
             path: uri.path(),
             user_agent: headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
-            key: self.caller.client.map(|client| client.name.as_str()),
+            key: self.key(),
             body,
         }
     }
@@ -82,7 +89,8 @@ impl Intake {
         tasks: crate::tasks::Tasks,
         client: UpstreamClient,
     ) -> Self {
-        Self { desk: Arc::new(Desk { config, engine, tasks }), client }
+        let meter = Meter::start(&engine, Arc::clone(&config.prices), &tasks);
+        Self { desk: Arc::new(Desk { config, engine, tasks }), client, meter }
     }
 
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
@@ -160,7 +168,7 @@ impl Intake {
         let Some(endpoint) = deferrable_endpoint(request.method(), call.rest) else {
             // Rules and the default are for calls that could be deferred: they do not make every other call tell why it is live.
             let reason = call.marks.defer.unwrap_or(call.batch).then_some("endpoint-not-batchable");
-            return Ok(Answered::Now(self.live(request.map(body_of), &call, reason).await));
+            return Ok(Answered::Now(self.live(request.map(body_of), &call, reason, None).await));
         };
         if call.marks.defer.unwrap_or(call.batch) && classify::is_on(&self.desk.config) && capable(&endpoint) {
             // A call that would be refused anyway is refused before its body is read.
@@ -172,16 +180,23 @@ impl Intake {
             CallBody::TooLong { prefix, body } => {
                 let request = Request::from_parts(parts, body);
                 let reason = self.too_long(&request, &prefix, &call, capable(&endpoint))?;
+                let metered = self.metered(request.headers(), &call, endpoint, &prefix);
                 drop(prefix);
-                return Ok(Answered::Now(self.live(request, &call, reason).await));
+                return Ok(Answered::Now(self.live(request, &call, reason, metered).await));
             }
         };
         let bytes = body.bytes();
         let (mark, suffix) =
             classify::classify(&self.desk.config, &call.described(&parts.headers, &parts.uri, Some(&bytes)));
+        let mut observed = false;
         let reason = match mark {
             Mark::Live => None,
-            Mark::Defer if !classify::is_on(&self.desk.config) => Some("deferral-off"),
+            Mark::Defer if classify::observes(&self.desk.config) && capable(&endpoint) => {
+                observed = true;
+                // What the configuration alone would defer is not touched at all.
+                call.marks.defer.unwrap_or(call.batch || suffix).then_some("observe")
+            }
+            Mark::Defer if !classify::is_on(&self.desk.config) => Some(off(&self.desk.config)),
             Mark::Defer if !capable(&endpoint) => Some("endpoint-not-batchable"),
             Mark::Defer => match self.defer(&parts.headers, &call, endpoint, &bytes).await? {
                 Ok(accepted) => {
@@ -191,8 +206,11 @@ impl Intake {
                 Err(reason) => Some(reason),
             },
         };
+        let metered = self
+            .metered(&parts.headers, &call, endpoint, &bytes)
+            .map(|metered| Metered { observed: observed.then(|| meter::program(&parts.headers)), ..metered });
         let request = if suffix { without_suffix(parts, &bytes) } else { Request::from_parts(parts, body.into_body()) };
-        Ok(Answered::Now(self.live(request, &call, reason).await))
+        Ok(Answered::Now(self.live(request, &call, reason, metered).await))
     }
 
     /// Why a call that is too long to be deferred goes live, if it was marked. One that asks for deferral itself (by
@@ -219,7 +237,7 @@ impl Intake {
         if !marked {
             Ok(None)
         } else if !classify::is_on(config) {
-            Ok(Some("deferral-off"))
+            Ok(Some(off(config)))
         } else if !capable {
             Ok(Some("endpoint-not-batchable"))
         } else if asked {
@@ -248,6 +266,7 @@ impl Intake {
             marks: call.marks.clone(),
             headers,
             body: body.clone(),
+            key: call.key(),
         };
         match Box::pin(self.desk.accept(&deferral)).await {
             Ok(accepted) => Ok(Ok(accepted)),
@@ -261,6 +280,7 @@ impl Intake {
         mut request: Request<Body>,
         call: &ApiCall<'_>,
         reason: Option<&'static str>,
+        metered: Option<Metered>,
     ) -> Response<Body> {
         if reason.is_some() {
             // The call was meant for nightbus; on an unmarked one these headers are the provider's.
@@ -273,8 +293,36 @@ impl Intake {
         };
         let response = passthrough::forward(&self.client, request, target, reason).await;
         self.desk.engine.telemetry().passthrough_finished(&call.provider.name, response.status().as_u16(), reason);
-        response
+        match metered {
+            Some(metered) => self.meter.watch(response, metered),
+            None => response,
+        }
     }
+
+    /// What the ledger needs to know of a live call; none: the endpoint has no price.
+    fn metered(&self, headers: &HeaderMap, call: &ApiCall<'_>, endpoint: Endpoint, body: &[u8]) -> Option<Metered> {
+        if endpoint == Endpoint::Moderations {
+            return None;
+        }
+        // The mark at its end is nightbus's own.
+        let model = edit::model_of_prefix(body)
+            .map(|model| without_batch_suffix(&model).map_or_else(|| model.clone(), str::to_owned));
+        Some(Metered {
+            provider: Arc::from(call.provider.name.as_str()),
+            kind: call.provider.kind.as_str(),
+            account: caller::account_fingerprint(&**self.desk.engine.store(), call.provider, headers),
+            model,
+            deep: endpoint == Endpoint::Responses,
+            tag: call.marks.tag.clone(),
+            key: call.key().map(str::to_owned),
+            observed: None,
+        })
+    }
+}
+
+/// Why a marked call is live when nothing is deferred.
+fn off(config: &crate::config::Config) -> &'static str {
+    if classify::observes(config) { "observe" } else { "deferral-off" }
 }
 
 fn body_of(incoming: Incoming) -> Body {

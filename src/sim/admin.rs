@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /sim/counters` | totals |
 //! | `GET /sim/executions`, `?probe=X`, `?custom_id=X` | executions by marker |
+//! | `GET /sim/bill` | executions and tokens that are billed, by model and service |
 //! | `GET /sim/batches` | all batches of all keys, newest first |
 //! | `GET /sim/requests?limit=&path=` | the last calls: method, path, headers, body |
 //! | `GET`, `POST`, `DELETE /sim/faults` | the armed faults; replace by `{"faults":["name:count"]}`; none |
@@ -26,6 +27,7 @@ pub(super) fn handle(state: &State, method: &Method, route: &str, query: &Query,
     let answer = match (method.as_str(), route) {
         ("GET", "counters") => counters_json(state),
         ("GET", "executions") => executions(state, query),
+        ("GET", "bill") => state.counters.bill(),
         ("GET", "batches") => {
             let batches = state.batches.newest_first();
             json!({"object": "list", "data": batches.iter().map(|batch| view::object(state, batch)).collect::<Vec<_>>()})

@@ -32,6 +32,19 @@ pub(super) struct Execution {
     pub(super) digest: [u8; 32],
     /// The markers in the body, each once.
     pub(super) probes: Vec<String>,
+    /// The model, as it was asked for.
+    pub(super) model: String,
+    /// Whether flex was asked for.
+    pub(super) flex: bool,
+}
+
+/// Of a body, what is billed by.
+#[derive(Default, serde::Deserialize)]
+struct Billed {
+    #[serde(default)]
+    model: String,
+    #[serde(default)]
+    service_tier: Option<String>,
 }
 
 impl Execution {
@@ -41,7 +54,9 @@ impl Execution {
         for (to, from) in bytes.iter_mut().zip(digest(&SHA256, body.as_bytes()).as_ref()) {
             *to = *from;
         }
-        Self { custom_id: None, digest: bytes, probes: probes(body) }
+        let billed: Billed = serde_json::from_str(body).unwrap_or_default();
+        let flex = billed.service_tier.as_deref() == Some("flex");
+        Self { custom_id: None, digest: bytes, probes: probes(body), model: billed.model, flex }
     }
 }
 
@@ -67,10 +82,20 @@ struct Counts {
     by_custom_id: HashMap<String, u32>,
     by_body: HashMap<[u8; 16], u32>,
     by_probe: BTreeMap<String, u32>,
+    /// What is billed, by model and service: executions and tokens.
+    bill: BTreeMap<(String, &'static str), (u64, Usage)>,
 }
 
 impl Counts {
-    fn executed(&mut self, execution: Execution) {
+    fn executed(&mut self, execution: Execution, usage: Usage) {
+        let service = match (&execution.custom_id, execution.flex) {
+            (Some(_), _) => "batch",
+            (None, true) => "flex",
+            (None, false) => "sync",
+        };
+        let (executions, billed) = self.bill.entry((execution.model, service)).or_default();
+        *executions += 1;
+        billed.add(usage);
         if let Some(custom_id) = execution.custom_id {
             *self.by_custom_id.entry(custom_id).or_default() += 1;
         }
@@ -107,12 +132,12 @@ impl Counters {
     }
 
     /// Lines of a batch were executed.
-    pub(super) fn batch_executed(&self, endpoint: Endpoint, executions: Vec<Execution>) {
+    pub(super) fn batch_executed(&self, endpoint: Endpoint, executions: Vec<(Execution, Usage)>) {
         let mut counts = self.0.lock();
         counts.lines_executed += executions.len() as u64;
         counts.by_endpoint.entry(endpoint).or_default().0 += executions.len() as u64;
-        for execution in executions {
-            counts.executed(execution);
+        for (execution, usage) in executions {
+            counts.executed(execution, usage);
         }
     }
 
@@ -129,7 +154,7 @@ impl Counters {
         counts.live_executed += 1;
         counts.by_endpoint.entry(endpoint).or_default().1 += 1;
         counts.live_usage.add(usage);
-        counts.executed(execution);
+        counts.executed(execution, usage);
     }
 
     /// A live call was answered with an error.
@@ -176,6 +201,15 @@ impl Counters {
     /// Executions of all markers.
     pub(super) fn by_probe(&self) -> Value {
         json!(self.0.lock().by_probe)
+    }
+
+    /// What is billed, by model and service.
+    pub(super) fn bill(&self) -> Value {
+        let counts = self.0.lock();
+        let rows = counts.bill.iter().map(|((model, service), (executions, usage))| {
+            json!({"model": model, "service": service, "executions": executions, "input": usage.input, "output": usage.output})
+        });
+        json!({"object": "list", "data": rows.collect::<Vec<_>>()})
     }
 
     /// Executions of one `custom_id`.

@@ -103,7 +103,7 @@ struct Writer<'a> {
     completed: usize,
     failed: usize,
     usage: Usage,
-    executed: Vec<Execution>,
+    executed: Vec<(Execution, Usage)>,
 }
 
 impl<'a> Writer<'a> {
@@ -164,7 +164,7 @@ impl<'a> Writer<'a> {
         }
         self.completed += 1;
         self.usage.add(answer.usage);
-        self.count(custom_id, execution);
+        self.count(custom_id, execution, answer.usage);
     }
 
     fn answer(&mut self, body: &str, digest: [u8; 32]) -> Answer {
@@ -216,11 +216,11 @@ impl<'a> Writer<'a> {
         line
     }
 
-    fn count(&mut self, custom_id: &str, execution: Execution) {
+    fn count(&mut self, custom_id: &str, execution: Execution, usage: Usage) {
         let custom_id = serde_json::from_str(custom_id)
             .ok()
             .and_then(|raw: &serde_json::value::RawValue| peek::text(raw).map(std::borrow::Cow::into_owned));
-        self.executed.push(Execution { custom_id, ..execution });
+        self.executed.push((Execution { custom_id, ..execution }, usage));
         if self.executed.len() >= COUNTED_AT_ONCE {
             self.flush_counts();
         }

@@ -3,6 +3,8 @@
 //! It keeps every promise of the trait except that it survives the process, and answers at once, so that it runs under
 //! paused time. It is also the model against which the other stores are tested: it is meant to be read.
 
+mod book;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -12,10 +14,12 @@ use secrecy::SecretString;
 
 use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
-use crate::domain::ids::{BatchId, RequestId};
+use crate::domain::ids::{self, BatchId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::{RequestEvent, RequestState};
 use crate::store::keys::{self, Keys};
+use crate::store::ledger::{Asker, Dimension, LedgerReport, LedgerRow, PassedCall};
+use crate::store::memory::book::Book;
 use crate::store::rules::{self, BatchProgress};
 use crate::store::{
     Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
@@ -36,6 +40,7 @@ struct State {
     batches: BTreeMap<i64, StoredBatch>,
     accounts: BTreeMap<(Fingerprint, String), Account>,
     durations: BTreeMap<(String, Fingerprint, String, u32), LearnedDurations>,
+    book: Book,
     last_sequence: i64,
 }
 
@@ -192,6 +197,29 @@ impl Store for MemoryStore {
         self.run(move |state| Ok(state.expire(before, limit)))
     }
 
+    fn record_calls(&self, calls: Vec<PassedCall>) -> StoreFuture<'_, ()> {
+        self.run(move |state| {
+            state.last_sequence = calls.iter().map(|call| call.id.sequence()).fold(state.last_sequence, i64::max);
+            calls.iter().for_each(|call| state.book.enter(LedgerRow::of_call(call)));
+            Ok(())
+        })
+    }
+
+    fn ledger(&self, since: Micros, by: Option<Dimension>) -> StoreFuture<'_, LedgerReport> {
+        self.run(move |state| Ok(state.book.report(since, by)))
+    }
+
+    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>> {
+        self.run(move |state| Ok(state.book.rows_of(id.sequence())))
+    }
+
+    fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize> {
+        self.run(move |state| {
+            let requests = &state.requests;
+            Ok(state.book.expire(ids::first_sequence(before), limit, |request| requests.contains_key(&request)))
+        })
+    }
+
     fn last_sequence(&self) -> StoreFuture<'_, i64> {
         self.run(|state| Ok(state.last_sequence))
     }
@@ -310,15 +338,21 @@ impl State {
     }
 
     fn finish(&mut self, finish: Finish) -> bool {
-        self.get_mut(finish.id).filter(|stored| rules::may_end(stored.record.state, finish.state)).is_some_and(
-            |stored| {
-                stored.record.state = finish.state;
-                stored.record.finished_at = Some(finish.at);
-                stored.record.outcome = Some(finish.summary);
-                stored.answer = finish.body.map(|body| Bytes::copy_from_slice(&body));
-                true
-            },
-        )
+        let standing = self.get_mut(finish.id);
+        let ends = standing.as_ref().is_some_and(|stored| rules::may_end(stored.record.state, finish.state));
+        let asker = standing.as_ref().map(|stored| Asker::of(&stored.record.request)).unwrap_or_default();
+        if let Some(stored) = standing.filter(|_| ends) {
+            stored.record.state = finish.state;
+            stored.record.finished_at = Some(finish.at);
+            stored.record.outcome = Some(finish.summary);
+            stored.answer = finish.body.map(|body| Bytes::copy_from_slice(&body));
+        }
+        let stands = ends && finish.state == RequestState::Completed;
+        if let Some(charge) = &finish.charge {
+            self.last_sequence = self.last_sequence.max(finish.id.sequence());
+            self.book.enter(LedgerRow::of_charge(finish.id, finish.at, charge, asker, !stands));
+        }
+        ends
     }
 
     fn expire(&mut self, before: Micros, limit: usize) -> usize {

@@ -10,6 +10,7 @@
 
 mod files;
 mod keys;
+pub mod ledger;
 pub mod memory;
 pub mod observer;
 mod open;
@@ -30,6 +31,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
+use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCall};
 
 pub use crate::store::observer::{CommitObserver, SharedObserver, no_observer};
 pub use crate::store::open::{in_memory, open};
@@ -69,6 +71,8 @@ pub struct NewRequest {
     pub lane: Arc<LaneKey>,
     /// For cost attribution.
     pub tag: Option<String>,
+    /// Name of the client key it came with; for cost attribution, too.
+    pub key: Option<String>,
     /// When it was accepted.
     pub created_at: Micros,
     /// By when the answer must be there.
@@ -136,6 +140,9 @@ pub struct Finish {
     pub summary: OutcomeSummary,
     /// The answer's body (none for failures of nightbus's own).
     pub body: Option<Bytes>,
+    /// What the execution behind it is charged with; none when nothing was executed, or nothing is billed for it.
+    /// It enters the ledger even if the request had ended before, or fails: then as waste.
+    pub charge: Option<Charge>,
 }
 
 /// A batch as its intent is written.
@@ -291,6 +298,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn bodies(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<(RequestId, Bytes)>>;
 
     /// Ends requests. For each: whether it was this call that ended it (`false`: it had ended before, or is unknown).
+    /// Charges enter the ledger in the same transaction, each execution once (see [`ledger`]).
     fn finish(&self, finished: Vec<Finish>) -> StoreFuture<'_, Vec<bool>>;
 
     /// Puts submitted requests of `batch` back into the queue; others, and those that a live call is to answer, are left
@@ -340,6 +348,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Deletes at most `limit` requests that ended before `before`, the oldest ends first, and ended batches created before it none of
     /// whose lines is left. Returns how many requests.
     fn expire(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize>;
+
+    /// Enters live calls into the ledger. Saving the same again is no change.
+    fn record_calls(&self, calls: Vec<PassedCall>) -> StoreFuture<'_, ()>;
+
+    /// What was spent in the hours since the one that `since` is in, as a whole and divided `by`.
+    fn ledger(&self, since: Micros, by: Option<Dimension>) -> StoreFuture<'_, LedgerReport>;
+
+    /// What the executions of a request are charged with.
+    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>>;
+
+    /// Drops at most `limit` of the ledger's rows whose requests were made before `before` and are gone, the oldest
+    /// first. Their sums stay. Returns how many.
+    fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize>;
 
     /// The largest sequence number ever stored, or 0.
     fn last_sequence(&self) -> StoreFuture<'_, i64>;

@@ -28,14 +28,14 @@ impl Telemetry {
         tracing::debug!(service, status, wait_ms = millis(wait), "request finished");
         self.inner.metrics.finished.get_or_create(&ByOutcome { service, outcome }).inc();
         self.inner.metrics.wait.get_or_create(&ByService { service }).observe(wait.as_secs_f64());
-        self.inner.ledger.lock().finish(self.now(), service);
+        self.inner.sums.lock().finish(service);
     }
 
     /// What a finished request cost, and what its live call would have cost more; call it only where the price is known.
     pub fn request_priced(&self, paid_nanos: i64, saved_nanos: i64) {
         self.inner.metrics.paid.inc_by(dollars(paid_nanos));
         self.inner.metrics.saved.inc_by(dollars(saved_nanos));
-        self.inner.ledger.lock().price(self.now(), paid_nanos, saved_nanos);
+        self.inner.sums.lock().price(paid_nanos, saved_nanos);
     }
 
     /// Queued requests were withdrawn: by their callers, or because nobody waited for them any more.
@@ -58,6 +58,12 @@ impl Telemetry {
         if let Some(reason) = reason {
             self.inner.metrics.passthrough_marked.inc_by(reason, 1);
         }
+    }
+
+    /// Live calls that did not get into the ledger: the line to the store was full, or the store failed.
+    pub fn ledger_lost(&self, count: usize) {
+        tracing::debug!(count, "live calls lost to the ledger");
+        self.inner.metrics.ledger_lost.inc_by(wide(count));
     }
 
     /// The intent of a batch is durable.

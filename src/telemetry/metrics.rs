@@ -94,6 +94,7 @@ pub(super) struct Metrics {
     pub(super) saved: Dollars,
     pub(super) passthrough: Family<ByProvider, Counter>,
     pub(super) passthrough_marked: ReasonCounter,
+    pub(super) ledger_lost: Counter,
     pub(super) held_connections: Gauge,
     pub(super) batches_submitted: Counter,
     pub(super) batches_ended: Family<ByState, Counter>,
@@ -160,6 +161,7 @@ impl Metrics {
             saved: Dollars::default(),
             passthrough: Family::default(),
             passthrough_marked: ReasonCounter::default(),
+            ledger_lost: Counter::default(),
             held_connections: Gauge::default(),
             batches_submitted: Counter::default(),
             batches_ended: Family::default(),
@@ -222,6 +224,7 @@ impl Metrics {
             "Marked calls that could not be deferred and went live",
             self.passthrough_marked.family.clone(),
         );
+        own.register("ledger_lost_calls", "Live calls that are missing in the ledger", self.ledger_lost.clone());
     }
 
     fn register_queue(&self, own: &mut Registry) {

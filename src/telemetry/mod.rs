@@ -16,8 +16,7 @@ use std::sync::Arc;
 
 use crate::domain::clock::{Micros, SharedClock, SystemClock};
 use metrics::Metrics;
-use totals::Ledger;
-pub use totals::{Sums, Totals};
+pub use totals::Sums;
 
 /// The handle through which everything is told. Clones are cheap and share the numbers.
 #[derive(Clone)]
@@ -27,7 +26,7 @@ pub struct Telemetry {
 
 struct Inner {
     metrics: Metrics,
-    ledger: parking_lot::Mutex<Ledger>,
+    sums: parking_lot::Mutex<Sums>,
     clock: SharedClock,
     started_at: Micros,
 }
@@ -55,11 +54,11 @@ impl Telemetry {
         Self::with_clock(Arc::new(SystemClock))
     }
 
-    /// A fresh set of numbers whose days are those of `clock`.
+    /// A fresh set of numbers under another clock.
     pub fn with_clock(clock: SharedClock) -> Self {
         let started_at = clock.now();
-        let ledger = parking_lot::Mutex::new(Ledger::starting(started_at));
-        Self { inner: Arc::new(Inner { metrics: Metrics::new(started_at), ledger, clock, started_at }) }
+        let sums = parking_lot::Mutex::default();
+        Self { inner: Arc::new(Inner { metrics: Metrics::new(started_at), sums, clock, started_at }) }
     }
 
     /// When this set of numbers began.
@@ -72,10 +71,9 @@ impl Telemetry {
         self.inner.clock.now()
     }
 
-    /// What was finished, paid and saved since the start and today (UTC).
-    pub fn totals(&self) -> Totals {
-        let now = self.now();
-        self.inner.ledger.lock().totals(now)
+    /// What was finished, paid and saved since the start.
+    pub fn totals(&self) -> Sums {
+        self.inner.sums.lock().clone()
     }
 
     /// Connections on the line, as counted by [`Telemetry::waiter_opened`] and [`Telemetry::waiter_closed`].

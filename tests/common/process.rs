@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use nightbus::config::StoreKind;
+use nightbus::store::{self, SharedStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -32,6 +34,11 @@ impl Home {
         let top = format!("data_dir = {:?}", folder.path().join("data").to_str().unwrap());
         std::fs::write(&config, toml(&provider.sim.base_url(), &top, tables)).unwrap();
         Self { folder, config }
+    }
+
+    /// What it keeps, once no process holds it any more.
+    pub(crate) fn store(&self) -> SharedStore {
+        store::open(StoreKind::Sqlite, &self.folder.path().join("data"), None, store::no_observer()).unwrap()
     }
 
     pub(crate) fn log(&self) -> PathBuf {

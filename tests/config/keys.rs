@@ -22,7 +22,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("providers.openai.in_flight_tokens", "5_000_000_000", "5000000000"),
     ("providers.openai.batches_per_hour", "0x10", "16"),
     ("providers.openai.endpoints", "[\"/v1/embeddings\"]", "[\"/v1/embeddings\"]"),
-    ("deferral.mode", "\"off\"", "\"off\""),
+    ("deferral.mode", "\"observe\"", "\"observe\""),
     ("deferral.default", "true", "true"),
     ("deferral.fallback", "[\"flex\", \"sync\"]", "[\"flex\", \"sync\"]"),
     ("batching.idle", "\"300ms\"", "\"300ms\""),
@@ -56,6 +56,7 @@ const KEYS: &[(&str, &str, &str)] = &[
 /// Keys that need company; they are tried with it in `access` and below.
 const WITH_COMPANY: &[&str] = &[
     "default_provider",
+    "prices",
     "deferral.rules[].model",
     "deferral.rules[].path",
     "deferral.rules[].user_agent",
@@ -74,7 +75,6 @@ const WITH_COMPANY: &[&str] = &[
 /// Keys of later versions with a value that only these take.
 const LATER: &[(&str, &str)] = &[
     ("providers.openai.kind", "\"anthropic\""),
-    ("deferral.mode", "\"observe\""),
     ("deferral.fallback", "[\"background_8h\", \"sync\"]"),
     ("store", "\"postgres://u:hunter2@db/nightbus\""),
     ("flight.min_requests", "10"),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::common::client::{ASYNC, CHAT, Client, DEFER, chat, eventually};
 use super::common::process::Home;
 use super::common::provider::{Provider, quick};
+use super::ledger::agrees;
 use nightbus::sim::SimOptions;
 
 const TABLES: &str = "[batching]\nidle = \"40ms\"\nmax_age = \"300ms\"\npoll = \"100ms\"";
@@ -143,6 +144,7 @@ async fn survives(point: &str, faults: &[&str]) {
     promises.look(&running.client).await;
     promises.are_kept(&home, &running.client, &provider).await;
     assert!(running.terminate().await.success());
+    agrees(&home.store(), &provider).await;
 }
 
 /// The points of `src`, with what it takes to come by.
@@ -262,6 +264,7 @@ async fn survives_kills(seed: u64, faults: &[&str]) {
     promises.are_kept(&home, &running.client, &provider).await;
     assert!(promises.accepted.lock().len() > 30, "the test had hardly any load");
     assert!(running.terminate().await.success());
+    agrees(&home.store(), &provider).await;
 }
 
 #[tokio::test]

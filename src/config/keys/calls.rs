@@ -70,9 +70,9 @@ pub(super) const DEFERRAL: Section = Section {
             model that ends in `:batch`, the rules, `default`.",
     keys: &[
         Key::new("mode", Kind::Choice(&["on", "observe", "off"]), "`on`: calls that may wait are deferred. `off`: \
-             everything passes through live. `observe` is not in this version.")
-            .default("\"on\"")
-            .only(&["on", "off"]),
+             everything passes through live. `observe`: the same, and calls that would have been deferred are noted in the \
+             ledger with what batch would have cost (`nightbus savings --observed`).")
+            .default("\"on\""),
         Key::new("default", Kind::Bool, "Whether a call that nothing marks is deferred.")
             .default("false")
             .risk("With `true` interactive calls may wait for hours too."),

@@ -36,6 +36,11 @@ pub(super) const TOP: Section = Section {
         Key::new("retention", duration(1_000), "How long a request and its answer are kept after it ended.")
             .default("\"72h\"")
             .risk("Longer needs more disk; shorter may drop an answer, already paid for, before it is fetched."),
+        Key::new("prices", text("the path of a JSON file"), "Prices that go before the built-in ones, in the form of \
+             `src/domain/prices.json`. Models that it does not name keep their built-in price; what neither names has \
+             none, and is counted as such.")
+            .example("\"prices.json\"")
+            .risk("Read at start. A row replaces the whole built-in row of its model: name all its prices."),
         Key::new("default_provider", text("the name of a provider"), "The provider of `/v1/…`. The others are at `/NAME/v1/…`.")
             .default("\"openai\""),
     ],

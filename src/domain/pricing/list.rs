@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{Lanes, ModelPrice, PriceError, PriceTable, Rates};
 use crate::domain::money::Money;
@@ -26,7 +27,22 @@ struct Row {
     #[serde(flatten)]
     prices: Columns,
     #[serde(default)]
-    above_prompt_tokens: BTreeMap<String, Columns>,
+    above_prompt_tokens: BTreeMap<String, Tier>,
+    /// Where the batch price is from: for people.
+    #[serde(default, rename = "batch_basis")]
+    _batch_basis: IgnoredAny,
+    /// A misspelt column would be a price that is not there: nothing unknown is passed over.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
+}
+
+/// Prices above a number of prompt tokens.
+#[derive(Deserialize)]
+struct Tier {
+    #[serde(flatten)]
+    prices: Columns,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
 /// USD per million tokens.
@@ -56,17 +72,29 @@ struct Listed {
 
 pub(super) fn read(json: &[u8]) -> Result<PriceTable, PriceError> {
     let list: List<'_> = serde_json::from_slice(json)?;
-    if list.schema != 1 || list.currency != "USD" || list.unit != "per 1,000,000 tokens" {
+    if list.schema != 1 || list.currency != "USD" || list.unit != "per 1,000,000 tokens" || !is_day(list.as_of) {
         return Err(PriceError::Form);
     }
     let mut table = PriceTable { as_of: list.as_of.into(), ..PriceTable::default() };
     for row in list.models {
+        let mut names = row.unknown.keys().chain(row.above_prompt_tokens.values().flat_map(|tier| tier.unknown.keys()));
+        if let Some(column) = names.next().cloned() {
+            return Err(PriceError::Column { provider: row.provider, model: row.model, column });
+        }
         let Some(price) = model_price(&row) else {
             return Err(PriceError::Number { provider: row.provider, model: row.model });
         };
-        table.providers.entry(row.provider.into()).or_default().insert(row.model.into(), price);
+        let models = table.providers.entry(row.provider.as_str().into()).or_default();
+        if models.insert(row.model.as_str().into(), price).is_some() {
+            return Err(PriceError::Twice { provider: row.provider, model: row.model });
+        }
     }
     Ok(table)
+}
+
+/// `YYYY-MM-DD`.
+fn is_day(text: &str) -> bool {
+    text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
 }
 
 fn model_price(row: &Row) -> Option<ModelPrice> {
@@ -77,8 +105,8 @@ fn model_price(row: &Row) -> Option<ModelPrice> {
         flex: flex.settle(sync.cache_write, sync.input),
     };
     let mut above = Vec::with_capacity(row.above_prompt_tokens.len());
-    for (threshold, columns) in &row.above_prompt_tokens {
-        let [tier_sync, tier_batch, tier_flex] = listed(columns)?;
+    for (threshold, tier) in &row.above_prompt_tokens {
+        let [tier_sync, tier_batch, tier_flex] = listed(&tier.prices)?;
         let mut lanes = Lanes {
             sync: tier_sync.settle(sync.cache_write, sync.input),
             batch: tier_batch.settle(sync.cache_write, sync.input),

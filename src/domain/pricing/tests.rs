@@ -38,8 +38,8 @@ fn a_small_request_costs_what_the_list_says() {
     assert_eq!(luna.cost(Service::Batch, &small), usd("0.00000095"));
     assert_eq!(luna.cost(Service::Sync, &small), usd("0.0000019"));
     assert_eq!(luna.cost(Service::Flex, &small), usd("0.00000095"));
-    assert_eq!(luna.saved(Service::Batch, &small), usd("0.00000095"));
-    assert_eq!(luna.saved(Service::Sync, &small), Some(Money::ZERO));
+    assert_eq!(luna.price(Service::Batch, &small).unwrap().saved_nanos(), 950);
+    assert_eq!(luna.price(Service::Sync, &small).unwrap().saved_nanos(), 0);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn older_models_have_no_cache_discount_in_a_batch() {
     let usage = usage(MILLION, MILLION, 0, 0);
     assert_eq!(openai("gpt-4.1").cost(Service::Sync, &usage), usd("0.5"));
     assert_eq!(openai("gpt-4.1").cost(Service::Batch, &usage), usd("1"));
-    assert_eq!(openai("gpt-4.1").saved(Service::Batch, &usage), usd("-0.5"));
+    assert_eq!(openai("gpt-4.1").price(Service::Batch, &usage).unwrap().saved_nanos(), -500_000_000);
 }
 
 #[test]
@@ -148,6 +148,23 @@ fn a_bad_list_is_refused_with_its_cause() {
     let negative = OWN.replace("\"input\":1,", "\"input\":-1,");
     let error = PriceTable::from_json(negative.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("gpt-6-luna"), "{error}");
+    for (from, to, cause) in [
+        ("\"output\":4", "\"ouput\":4", "ouput"),
+        ("\"model\":\"llama\"", "\"model\":\"m\",\"above_prompt_tokens\":{\"9\":{\"inputs\":1}}", "inputs"),
+        (
+            "\"model\":\"llama\"",
+            "\"model\":\"m\",\"above_prompt_tokens\":{\"many\":{}}",
+            "unusable number for model \"m\"",
+        ),
+        ("\"provider\":\"local\",\"model\":\"llama\"", "\"provider\":\"openai\",\"model\":\"gpt-6-luna\"", "twice"),
+        ("2026-12-24", "Christmas", "YYYY-MM-DD"),
+        ("\"model\":\"llama\",", "", "missing field `model` at line 3"),
+    ] {
+        let bad = OWN.replace(from, to);
+        assert_ne!(bad, OWN);
+        let error = PriceTable::from_json(bad.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(cause), "{to}: {error}");
+    }
     let other_unit = OWN.replace("per 1,000,000", "per 1,000");
     assert!(matches!(PriceTable::from_json(other_unit.as_bytes()), Err(PriceError::Form)));
     assert!(matches!(PriceTable::from_json(b"{"), Err(PriceError::Json(_))));

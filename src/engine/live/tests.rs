@@ -22,6 +22,7 @@ fn record(services: &[Service], deadline_at: Option<Micros>) -> RequestRecord {
             caller: Fingerprint([1; 16]),
             lane: Arc::new(lane),
             tag: None,
+            key: None,
             created_at: Micros(0),
             deadline_at,
             options: RequestOptions::default().with_fallback(Fallback::of(services)),

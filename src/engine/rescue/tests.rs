@@ -11,6 +11,7 @@ use super::*;
 use crate::body::{Body, full};
 use crate::config::{self, Overrides};
 use crate::domain::clock::Clock;
+use crate::domain::ids::BatchId;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::service::{Fallback, Service};
 use crate::engine::deadline::deadline_class;
@@ -213,6 +214,7 @@ impl Bench {
                 deadline_class: deadline_class(deadline_at, now, !fallback.is_empty()),
             }),
             tag: None,
+            key: None,
             created_at: now,
             deadline_at: Some(deadline_at),
             options: RequestOptions::default().with_fallback(fallback),

@@ -54,6 +54,7 @@ fn line_numbers_are_those_of_the_uploaded_file() {
             caller: Fingerprint([1; 16]),
             lane: Arc::clone(&lane),
             tag: None,
+            key: None,
             created_at: at(0),
             deadline_at: None,
             options: RequestOptions::default(),

@@ -8,7 +8,9 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::request::{RequestEvent, RequestState};
+use crate::store::ledger::{Asker, Charge, LedgerRow};
 use crate::store::rules;
+use crate::store::sqlite::ledger::Entries;
 use crate::store::sqlite::rows::{bytes16, request_state, request_state_code};
 use crate::store::sqlite::writer::Session;
 use crate::store::{Account, NewRequest, OutcomeSummary, StoreError};
@@ -24,8 +26,8 @@ pub(super) fn accept(
     let inserted = session
         .connection
         .prepare_cached(
-            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag) \
-             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag, client_key) \
+             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             sequence,
@@ -39,6 +41,7 @@ pub(super) fn accept(
             request.created_at.0,
             request.deadline_at.map(|at| at.0),
             request.tag,
+            request.key,
         ])?;
     if inserted == 0 {
         return Ok(Err(rules::taken(&request.id)));
@@ -64,19 +67,34 @@ pub(super) struct SealedFinish {
     pub(super) summary: OutcomeSummary,
     /// The answer's envelope.
     pub(super) body: Option<Vec<u8>>,
+    /// What the execution is charged with.
+    pub(super) charge: Option<Charge>,
 }
 
 /// Ends requests that have not ended.
 pub(super) fn finish(session: &mut Session<'_>, finished: &[SealedFinish]) -> rusqlite::Result<Vec<bool>> {
-    finished.iter().map(|finish| finish_one(session, finish)).collect()
+    let mut entries = Entries::default();
+    let mut ended = Vec::with_capacity(finished.len());
+    for finish in finished {
+        let (ends, asker) = finish_one(session, finish)?;
+        ended.push(ends);
+        if let Some(charge) = &finish.charge {
+            let stands = ends && finish.state == RequestState::Completed;
+            entries.enter(session, &LedgerRow::of_charge(finish.id, finish.at, charge, asker, !stands))?;
+        }
+    }
+    entries.sum_up(session)?;
+    Ok(ended)
 }
 
-fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Result<bool> {
-    let Some(Standing { state, .. }) =
-        standing(session, finish.id)?.filter(|standing| rules::may_end(standing.state, finish.state))
-    else {
-        return Ok(false);
+/// Whether it ended now, and who asked; nobody is known when the request is gone.
+fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Result<(bool, Asker)> {
+    let Some(Standing { state, asker, .. }) = standing(session, finish.id)? else {
+        return Ok((false, Asker::default()));
     };
+    if !rules::may_end(state, finish.state) {
+        return Ok((false, asker));
+    }
     let number = session.next_result()?;
     let summary = &finish.summary;
     let (error_code, error_message) = summary.error.as_ref().map(|(code, message)| (code, message)).unzip();
@@ -103,7 +121,7 @@ fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Res
         .prepare_cached("UPDATE requests SET state = ?2, finished_at = ?3, result = ?4 WHERE seq = ?1")?
         .execute(params![finish.id.sequence(), request_state_code(finish.state), finish.at.0, number])?;
     session.count(Some(state), Some(finish.state));
-    Ok(true)
+    Ok((true, asker))
 }
 
 /// Puts submitted requests of `batch` back into the queue.
@@ -170,16 +188,20 @@ pub(super) struct Standing {
     pub(super) state: RequestState,
     /// The batch that may queue it again; none: a live call is to answer it, or it was in no batch.
     rides_in: Option<BatchId>,
+    asker: Asker,
 }
 
 /// Where a request stands; none: there is no such request.
 pub(super) fn standing(session: &Session<'_>, id: RequestId) -> rusqlite::Result<Option<Standing>> {
     session
         .connection
-        .prepare_cached("SELECT id, state, iif(live IS NULL, batch, NULL) FROM requests WHERE seq = ?1")?
+        .prepare_cached(
+            "SELECT id, state, iif(live IS NULL, batch, NULL), tag, client_key FROM requests WHERE seq = ?1",
+        )?
         .query_row(params![id.sequence()], |row| {
             let batch: Option<[u8; 16]> = row.get(2)?;
-            let standing = Standing { state: request_state(row, 1)?, rides_in: batch.map(BatchId::from_bytes) };
+            let asker = Asker { tag: row.get(3)?, key: row.get(4)? };
+            let standing = Standing { state: request_state(row, 1)?, rides_in: batch.map(BatchId::from_bytes), asker };
             Ok((bytes16(row, 0)?, standing))
         })
         .optional()

@@ -78,7 +78,7 @@ fn is_empty(session: &Session<'_>, batch: i64) -> rusqlite::Result<bool> {
 }
 
 /// Numbers must never be given out again, even when the rows that had them are gone.
-fn remember_sequence(session: &Session<'_>, sequence: i64) -> rusqlite::Result<()> {
+pub(super) fn remember_sequence(session: &Session<'_>, sequence: i64) -> rusqlite::Result<()> {
     session
         .connection
         .prepare_cached(

@@ -15,6 +15,7 @@ mod crowd;
 mod errors;
 mod expire;
 mod lanes;
+mod ledger;
 mod pool;
 mod queue;
 mod reads;

@@ -149,6 +149,7 @@ pub(super) fn unfinished(
 pub(super) fn last_sequence(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row(
         "SELECT max(coalesce((SELECT max(seq) FROM requests), 0), coalesce((SELECT max(seq) FROM batches), 0), \
+         coalesce((SELECT max(request) FROM ledger), 0), \
          coalesce((SELECT value FROM meta WHERE key = 'last_sequence'), 0))",
         (),
         |row| row.get(0),

@@ -17,9 +17,9 @@ use crate::store::{BatchRecord, LiveCall, NewRequest, OutcomeSummary, ProviderBa
 pub(super) const REQUEST_COLUMNS: &str = "r.id, r.state, r.options, r.lane, r.caller, r.body_hash, r.idempotency, \
     r.body_len, r.created_at, r.deadline_at, r.tag, r.attempts, r.batch, r.submitted_at, r.finished_at, \
     a.status_code, a.service, a.provider_request_id, a.error_code, a.error_message, a.usage, a.cost_nanos, a.saved_nanos, \
-    r.live, r.live_since, r.live_sent";
+    r.live, r.live_since, r.live_sent, r.client_key";
 /// The number of the column after [`REQUEST_COLUMNS`].
-pub(super) const AFTER_REQUEST_COLUMNS: usize = 26;
+pub(super) const AFTER_REQUEST_COLUMNS: usize = 27;
 /// The tables of [`REQUEST_COLUMNS`].
 pub(super) const REQUEST_TABLES: &str = "requests r LEFT JOIN results a ON a.num = r.result";
 
@@ -97,6 +97,7 @@ pub(super) fn request_record(connection: &Connection, lanes: &Lanes, row: &Row<'
             created_at: Micros(row.get(8)?),
             deadline_at: micros(row, 9)?,
             tag: row.get(10)?,
+            key: row.get(26)?,
         },
         state,
         attempts: row.get(11)?,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::clock::Micros;
-use crate::domain::ids::{BatchId, RequestId};
+use crate::domain::ids::{self, BatchId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::store::keys::Keys;
+use crate::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCall};
 use crate::store::seal::{Kind, Sealer};
 use crate::store::sqlite::changes::SealedFinish;
-use crate::store::sqlite::{SqliteStore, batches, changes, expire, reads, services};
+use crate::store::sqlite::{SqliteStore, batches, changes, expire, ledger, reads, services};
 use crate::store::{
     Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
     RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
@@ -164,6 +165,30 @@ impl Store for SqliteStore {
         )
     }
 
+    fn record_calls(&self, calls: Vec<PassedCall>) -> StoreFuture<'_, ()> {
+        let rows = calls.len();
+        Box::pin(
+            self.change(rows, rows.saturating_mul(ROW_BYTES), move |session| ledger::record_calls(session, &calls)),
+        )
+    }
+
+    fn ledger(&self, since: Micros, by: Option<Dimension>) -> StoreFuture<'_, LedgerReport> {
+        Box::pin(self.read(move |connection| ledger::report(connection, since, by)))
+    }
+
+    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>> {
+        Box::pin(self.read(move |connection| ledger::rows_of(connection, id)))
+    }
+
+    fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize> {
+        let sequence = ids::first_sequence(before);
+        Box::pin(
+            self.change(limit, limit.saturating_mul(ROW_BYTES), move |session| {
+                ledger::expire(session, sequence, limit)
+            }),
+        )
+    }
+
     fn last_sequence(&self) -> StoreFuture<'_, i64> {
         Box::pin(self.read(reads::last_sequence))
     }
@@ -201,9 +226,10 @@ fn seal_all(keys: &Keys, finished: Vec<Finish>) -> Result<Vec<SealedFinish>, Sto
     finished
         .into_iter()
         .map(|finish| {
-            let seal = |body: Bytes| keys.sealer.seal(Kind::Result, finish.id.as_bytes(), &body);
-            let body = finish.body.map(seal).transpose()?;
-            Ok(SealedFinish { id: finish.id, state: finish.state, at: finish.at, summary: finish.summary, body })
+            let seal = |body: &Bytes| keys.sealer.seal(Kind::Result, finish.id.as_bytes(), body);
+            let body = finish.body.as_ref().map(seal).transpose()?;
+            let Finish { id, state, at, summary, charge, .. } = finish;
+            Ok(SealedFinish { id, state, at, summary, body, charge })
         })
         .collect()
 }

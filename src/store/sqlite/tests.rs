@@ -43,6 +43,7 @@ fn request(ids: &IdSource) -> NewRequest {
             deadline_class: 0,
         }),
         tag: None,
+        key: None,
         created_at: at,
         deadline_at: None,
         options: RequestOptions::default(),
@@ -71,7 +72,14 @@ fn completed(id: RequestId) -> Finish {
         saved_nanos: None,
     };
     let body = Some(Bytes::from_static(PLAIN));
-    Finish { id, state: RequestState::Completed, at: Micros::from_unix_seconds(1_795_420_900), summary, body }
+    Finish {
+        id,
+        state: RequestState::Completed,
+        at: Micros::from_unix_seconds(1_795_420_900),
+        summary,
+        body,
+        charge: None,
+    }
 }
 
 /// Changes the database behind the store's back.
@@ -356,4 +364,26 @@ async fn the_log_is_copied_and_does_not_grow_without_end() {
     }
     assert!(tally.0.lock().2 >= 8 << 20, "it was copied");
     assert_eq!(store.stats().await.unwrap().requests[0], 90);
+}
+
+#[tokio::test]
+async fn a_database_from_before_the_ledger_gets_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let accepted = accept(&store, 1).await;
+    store.close().await.unwrap();
+    drop(store);
+    // The ledger's migration is the last one.
+    let sql = "SELECT user_version - 1 FROM pragma_user_version";
+    let before: i64 =
+        Connection::open(dir.path().join("nightbus.db")).unwrap().query_row(sql, (), |row| row.get(0)).unwrap();
+    let undone = "DROP TABLE ledger; DROP TABLE ledger_hours; DROP TABLE ledger_groups;
+                  ALTER TABLE requests DROP COLUMN client_key;";
+    tamper(dir.path(), &format!("{undone} PRAGMA user_version = {before}"));
+    let store = open(dir.path());
+    let record = store.request(accepted[0]).await.unwrap().unwrap();
+    assert_eq!((record.state, record.request.key), (RequestState::Queued, None));
+    assert_eq!(store.ledger(Micros(0), None).await.unwrap(), crate::store::ledger::LedgerReport::default());
+    assert_eq!(store.finish(vec![completed(accepted[0])]).await.unwrap(), [true]);
+    store.close().await.unwrap();
 }

@@ -16,6 +16,8 @@ use crate::domain::usage::Usage;
 pub struct Consumption {
     /// Tokens; none when the answer does not say (moderations, errors, most stream events).
     pub usage: Option<Usage>,
+    /// The usage as the provider wrote it, whether it can be read or not; none for null.
+    pub usage_json: Option<String>,
     /// The tier that was used, in the provider's word.
     pub service_tier: Option<String>,
     /// The model that answered, usually a dated version.
@@ -32,9 +34,31 @@ pub fn consumption(body: &[u8]) -> Consumption {
     let outer = nested.unwrap_or(outer);
     Consumption {
         usage: outer.usage.and_then(|raw| usage(raw.get())),
+        usage_json: outer.usage.map(|raw| raw.get().to_owned()).filter(|json| json != "null"),
         service_tier: outer.service_tier.and_then(text),
         model: outer.model.and_then(text),
     }
+}
+
+/// Reads the end of a long body or of an event stream, whose beginning is gone: the last usage and tier in it. Inside a
+/// JSON string a quote is escaped, so a caller's or model's text is never taken for a member.
+pub fn consumption_of_tail(tail: &[u8]) -> Consumption {
+    let usage_json = last_member(tail, "\"usage\"", |value| usage(value).map(|_counts| value.to_owned()));
+    Consumption {
+        usage: usage_json.as_deref().and_then(usage),
+        usage_json,
+        service_tier: last_member(tail, "\"service_tier\"", |value| serde_json::from_str(value).ok()),
+        model: last_member(tail, "\"model\"", |value| serde_json::from_str(value).ok()),
+    }
+}
+
+/// The last member with this quoted name whose value `read` understands.
+fn last_member<T>(tail: &[u8], name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    memchr::memmem::rfind_iter(tail, name).find_map(|at| {
+        let after = tail.get(at + name.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+        let mut values = serde_json::Deserializer::from_slice(after).into_iter::<&RawValue>();
+        read(values.next()?.ok()?.get())
+    })
 }
 
 /// Reads a `usage` object in the spelling of either API.
@@ -142,6 +166,22 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_stream_tells_the_usage() {
+        let chat = b"s\",\"x\":1}]}\n\ndata: {\"choices\":[],\"usage\":null,\"service_tier\":\"default\"}\n\n\
+            data: {\"model\":\"m\",\"choices\":[],\"usage\": {\"prompt_tokens\":5,\"completion_tokens\":2},\"service_tier\":\"flex\"}\n\n\
+            data: [DONE]\n\n";
+        let read = consumption_of_tail(chat);
+        assert_eq!(read.usage, Some(Usage { input: 5, output: 2, ..Usage::default() }));
+        assert_eq!((read.service_tier.as_deref(), read.model.as_deref()), (Some("flex"), Some("m")));
+        let without = b"data: {\"choices\":[],\"usage\":null}\n\ndata: [DONE]\n\n";
+        assert_eq!(consumption_of_tail(without), Consumption::default());
+        let quoted = br#"{"content":"say \"usage\":{\"prompt_tokens\":9}","usage":{"prompt_tokens":1}}"#;
+        assert_eq!(consumption_of_tail(quoted).usage, Some(Usage { input: 1, ..Usage::default() }));
+        let only_quoted = br#"{"content":"\"usage\":{\"prompt_tokens\":9}","usage":"#;
+        assert_eq!(consumption_of_tail(only_quoted).usage, None, "cut off");
+    }
+
+    #[test]
     fn embeddings_have_a_prompt_only() {
         let body = br#"{"object":"list","data":[],"model":"m","usage":{"prompt_tokens":5,"total_tokens":5}}"#;
         assert_eq!(consumption(body).usage, Some(Usage { input: 5, ..Usage::default() }));
@@ -172,7 +212,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _read = consumption(&body);
+            let _read = (consumption(&body), consumption_of_tail(&body));
         }
     }
 }

@@ -1,0 +1,54 @@
+//! What a row adds to the sums.
+
+use super::*;
+
+fn row(price: Option<(i64, i64)>, observed: Option<Option<i64>>) -> LedgerRow {
+    LedgerRow {
+        request: 1,
+        place: 0,
+        at: Micros::from_unix_seconds(-1),
+        group: Group {
+            provider: Arc::from("p"),
+            account: Fingerprint([0; 16]),
+            model: Arc::from("m"),
+            service: "sync".to_owned(),
+            tag: None,
+            key: None,
+            agent: None,
+        },
+        usage: None,
+        price: price.map(|(paid_nanos, live_nanos)| Price { paid_nanos, live_nanos }),
+        wasted: false,
+        observed: observed.is_some(),
+        batch_nanos: observed.flatten(),
+    }
+}
+
+#[test]
+fn an_observed_call_counts_only_where_both_prices_are_known() {
+    let mut sums = ObservedSums::default();
+    for (price, batch) in
+        [(Some((10, 10)), Some(5)), (Some((10, 10)), Some(12)), (Some((10, 10)), None), (None, Some(1))]
+    {
+        sums += LedgerSums::of(&row(price, Some(batch))).observed;
+    }
+    assert_eq!((sums.requests, sums.unpriced, sums.not_cheaper), (4, 2, 1));
+    assert_eq!((sums.live_nanos, sums.batch_nanos, sums.would_save_nanos()), (20, 17, 3));
+    assert_eq!(LedgerSums::of(&row(Some((1, 1)), None)).observed, ObservedSums::default());
+}
+
+#[test]
+fn hours_before_the_epoch_are_hours_too() {
+    let row = row(None, None);
+    assert_eq!(row.hour(), -1);
+    assert_eq!(Dimension::Hour.name(row.hour(), &row.group).as_deref(), Some("1969-12-31T23"));
+}
+
+#[test]
+fn places_of_one_request_do_not_meet() {
+    let source = crate::domain::ids::IdSource::default();
+    let batch = source.batch_id(Micros::from_unix_seconds(1), 0);
+    let places = [Execution::Batch(batch), Execution::Live(1), Execution::Live(2), Execution::PassThrough];
+    let places: std::collections::BTreeSet<i64> = places.into_iter().map(Execution::place).collect();
+    assert_eq!(places.len(), 4);
+}
