@@ -8,6 +8,8 @@ use std::time::Duration;
 use globset::GlobMatcher;
 use secrecy::SecretString;
 
+use crate::domain::lane::Api;
+
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -76,6 +78,13 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
+    /// The shape of its API, and so of nightbus's own errors on its routes.
+    pub const fn api(self) -> Api {
+        match self {
+            Self::OpenAi => Api::OpenAi,
+        }
+    }
+
     /// Its name in `proxy.toml` and in the price list.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -4,6 +4,14 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
+/// The shape of an API: bodies, batch lines, answers, streams and errors. It follows from the endpoint; which provider
+/// kind speaks it is the business of `config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// OpenAI's, and that of everybody who took it over.
+    OpenAi,
+}
+
 /// An endpoint that can be deferred (contract, section 3; providers.md, section 1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
@@ -23,6 +31,15 @@ impl Endpoint {
     /// All of them.
     pub const ALL: [Self; 5] =
         [Self::ChatCompletions, Self::Responses, Self::Embeddings, Self::Completions, Self::Moderations];
+
+    /// The API it belongs to.
+    pub const fn api(self) -> Api {
+        match self {
+            Self::ChatCompletions | Self::Responses | Self::Embeddings | Self::Completions | Self::Moderations => {
+                Api::OpenAi
+            }
+        }
+    }
 
     /// As it stands in a batch line: with `/v1`.
     pub const fn as_str(self) -> &'static str {

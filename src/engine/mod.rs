@@ -51,7 +51,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
-use crate::wire::openai::batch_file::line_length;
+use crate::wire::line::line_length;
 pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, LaneView};
 
 /// Live listeners that are slower than this many changes lose the oldest.

@@ -10,8 +10,8 @@ use crate::domain::request::RequestState;
 use crate::domain::service::Service;
 use crate::engine::context::Context;
 use crate::store::{BatchRecord, Finish, OutcomeSummary};
-use crate::wire::openai::output_line::LineOutcome;
-use crate::wire::openai::usage::usage;
+use crate::wire::line::LineOutcome;
+use crate::wire::usage::usage;
 
 /// Whether a line's outcome stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ fn price(context: &Context, batch: &BatchRecord, status: u16, body: &Bytes) -> P
     };
     let mut priced = Priced { usage_json: Some(raw.get().to_owned()), ..Priced::default() };
     let kind = context.provider_configs.get(&*batch.lane.provider).map_or("", |config| config.kind.as_str());
-    if let Some(usage) = usage(raw.get())
+    if let Some(usage) = usage(batch.lane.endpoint.api(), raw.get())
         && let Some(model) = PriceTable::builtin().find(&batch.lane.provider, kind, &batch.lane.model)
     {
         let nanos = |money: crate::domain::money::Money| money.picos() / PICOS_PER_NANO;

@@ -17,7 +17,7 @@ use crate::engine::waiters::Answer;
 use crate::intake::respond::{error_response, json_response};
 use crate::store::{OutcomeSummary, RequestOptions, RequestRecord};
 use crate::wire::api_error::ApiError;
-use crate::wire::openai::replay::{Replay, ReplayEndpoint, error_event, error_event_from_body, replay};
+use crate::wire::replay::{Replay, ReplayEndpoint, error_event, error_event_from_body, replay};
 
 /// What a response needs to know of the call it answers.
 #[derive(Clone, Copy, Debug)]
@@ -61,15 +61,15 @@ pub(crate) fn respond(asked: &Asked, answer: &Answer) -> Response<Body> {
     let mut response = match asked.stream() {
         Some(endpoint) if is_success(answer) => match replayed(asked, endpoint, answer) {
             Ok(replay) => event_stream(stream::iter(replay.map(|event| Ok(Frame::data(event))))),
-            Err(error) => error_response(&error),
+            Err(error) => error_response(asked.endpoint.api(), &error),
         },
-        _ => plain(answer),
+        _ => plain(asked, answer),
     };
     set_headers(response.headers_mut(), asked, answer);
     response
 }
 
-fn plain(answer: &Answer) -> Response<Body> {
+fn plain(asked: &Asked, answer: &Answer) -> Response<Body> {
     let status = StatusCode::from_u16(answer.summary.status_code).unwrap_or(StatusCode::BAD_GATEWAY);
     if let Some(body) = &answer.body {
         let mut response = json_response(status, body.clone());
@@ -79,7 +79,7 @@ fn plain(answer: &Answer) -> Response<Body> {
         }
         return response;
     }
-    error_response(&own_error(&answer.summary, answer.state))
+    error_response(asked.endpoint.api(), &own_error(&answer.summary, answer.state))
 }
 
 /// nightbus's own error for a request that has no answer.

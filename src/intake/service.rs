@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use crate::body::{self, Body};
 use crate::config::ProviderConfig;
-use crate::domain::lane::Endpoint;
+use crate::domain::lane::{Api, Endpoint};
 use crate::intake::call_body::{self, CallBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
@@ -26,8 +26,8 @@ use crate::intake::route::{Route, deferrable_endpoint, path_of, route};
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
-use crate::wire::openai::edit;
-use crate::wire::openai::peek::{may_have_batch_suffix, without_batch_suffix};
+use crate::wire::edit;
+use crate::wire::peek::{may_have_batch_suffix, without_batch_suffix};
 
 /// The main listener's service.
 #[derive(Clone, Debug)]
@@ -88,6 +88,7 @@ impl Intake {
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
     pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
         let origin = request.headers().get(ORIGIN).cloned();
+        let api = self.api_of(&request);
         let pages = &self.desk.config.cors.allow_origins;
         let result = match cors::guard(pages, request.headers()) {
             Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
@@ -102,11 +103,24 @@ impl Intake {
             }
             Err(error) => {
                 self.desk.engine.telemetry().request_refused(error.code);
-                error_response(&error)
+                error_response(api, &error)
             }
         };
         cors::let_read(pages, origin, response.headers_mut());
         response
+    }
+
+    /// In whose envelope errors are told.
+    fn api_of(&self, request: &Request<Incoming>) -> Api {
+        let config = &self.desk.config;
+        let path = request.uri().path();
+        match route(request.method(), path, |name| config.providers.contains_key(name)) {
+            Route::Api { provider, .. } => {
+                let name = provider.unwrap_or(&config.default_provider);
+                config.providers.get(name).map_or(Api::OpenAi, |provider| provider.kind.api())
+            }
+            Route::Own(_) | Route::DeferredCompletion(_) | Route::Unknown => Api::OpenAi,
+        }
     }
 
     async fn route(&self, request: Request<Incoming>, info: &ConnectionInfo) -> Result<Answered, ApiError> {

@@ -15,6 +15,8 @@ pub struct Capability {
     pub max_embedding_inputs: u32,
     /// Enqueued prompt tokens per credential and model, if a limit is known.
     pub in_flight_tokens: Option<u64>,
+    /// The lines are in the call that creates the batch: there are no files, and no metadata that could name it.
+    pub inline: bool,
     /// Endpoints that can be batched.
     pub endpoints: Vec<Endpoint>,
     /// Seconds after which an uploaded file may expire, where the provider knows an expiry.
@@ -42,6 +44,7 @@ impl Capability {
                 .map_or(kind.endpoints, |names| names.iter().filter_map(|name| name.parse().ok()).collect()),
             max_embedding_inputs: kind.max_embedding_inputs,
             file_expiry_seconds: kind.file_expiry_seconds,
+            inline: kind.inline,
         }
     }
 
@@ -53,6 +56,7 @@ impl Capability {
                 max_bytes: 200_000_000,
                 max_embedding_inputs: 50_000,
                 in_flight_tokens: None,
+                inline: false,
                 endpoints: Endpoint::ALL.to_vec(),
                 file_expiry_seconds: Some(14 * 24 * 3600),
             },

@@ -14,15 +14,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::body::{Body, empty, full};
-use crate::domain::clock::Micros;
-use crate::domain::ids::BatchId;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::multipart::upload_form;
 use crate::upstream::provider::{
-    BatchProvider, CreateBatch, Credentials, InputFile, ProviderError, ProviderFuture, UPLOAD,
+    BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, ProviderError, ProviderFuture, Sought, UPLOAD,
 };
-use crate::wire::openai::batch::{BatchObject, parse_batch, parse_batch_list, parse_file_id, text_of};
+use crate::wire::batch::BatchObject;
+use crate::wire::openai::batch::{parse_batch, parse_batch_list, parse_file_id, text_of};
 
 /// A small call and its answer, whole.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -129,11 +128,10 @@ impl OpenAiProvider {
     async fn find_batch(
         &self,
         credentials: &Credentials,
-        id: BatchId,
-        since: Micros,
+        sought: &Sought,
     ) -> Result<Option<BatchObject>, ProviderError> {
-        let wanted = id.to_string();
-        let oldest = since.unix_seconds() - CLOCK_TOLERANCE_SECONDS;
+        let wanted = sought.id.to_string();
+        let oldest = sought.since.unix_seconds() - CLOCK_TOLERANCE_SECONDS;
         let mut after: Option<String> = None;
         for _page in 0..MAX_PAGES {
             let path = after
@@ -185,7 +183,7 @@ impl BatchProvider for OpenAiProvider {
         Box::pin(self.upload_file(credentials, file))
     }
 
-    fn create<'a>(&'a self, credentials: &'a Credentials, batch: &'a CreateBatch) -> ProviderFuture<'a, BatchObject> {
+    fn create<'a>(&'a self, credentials: &'a Credentials, batch: CreateBatch) -> ProviderFuture<'a, BatchObject> {
         #[derive(Serialize)]
         struct Call<'a> {
             input_file_id: &'a str,
@@ -198,8 +196,11 @@ impl BatchProvider for OpenAiProvider {
             nightbus_batch: String,
         }
         Box::pin(async move {
+            let BatchInput::Uploaded(file) = &batch.input else {
+                return Err(unreadable("create", &"this kind of provider takes its lines in a file"));
+            };
             let call = Call {
-                input_file_id: &batch.input_file_id,
+                input_file_id: file,
                 endpoint: batch.endpoint.as_str(),
                 completion_window: "24h",
                 metadata: Metadata { nightbus_batch: batch.id.to_string() },
@@ -210,13 +211,8 @@ impl BatchProvider for OpenAiProvider {
         })
     }
 
-    fn find<'a>(
-        &'a self,
-        credentials: &'a Credentials,
-        id: BatchId,
-        since: Micros,
-    ) -> ProviderFuture<'a, Option<BatchObject>> {
-        Box::pin(self.find_batch(credentials, id, since))
+    fn find<'a>(&'a self, credentials: &'a Credentials, sought: &'a Sought) -> ProviderFuture<'a, Option<BatchObject>> {
+        Box::pin(self.find_batch(credentials, sought))
     }
 
     fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {

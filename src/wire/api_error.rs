@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::domain::lane::Api;
+
 /// One of the errors of nightbus's own (the provider's errors are passed on as they are).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -114,8 +116,15 @@ impl ApiError {
         matches!((self.status, self.code.as_bytes()), (429 | 503, _) | (502, b"upstream_unreachable") | (500, _))
     }
 
-    /// The body in OpenAI's envelope (providers.md, section 1.15): all four keys, type `nightbus_error`.
-    pub fn openai_body(&self) -> Vec<u8> {
+    /// The body in the API's own envelope.
+    pub fn body(&self, api: Api) -> Vec<u8> {
+        match api {
+            Api::OpenAi => self.openai_body(),
+        }
+    }
+
+    /// All four keys, type `nightbus_error` (providers.md, section 1.15).
+    fn openai_body(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Envelope<'a> {
             error: Inner<'a>,

@@ -13,7 +13,7 @@ mod responses;
 
 use bytes::Bytes;
 
-pub use events::{HEARTBEAT, empty_chat_chunk, error_event, error_event_from_body};
+pub use events::{empty_chat_chunk, error_event, error_event_from_body, heartbeat_event};
 
 use self::json::PIECE_BYTES;
 

@@ -9,8 +9,12 @@ use serde_json::value::RawValue;
 use super::ReplayEndpoint;
 use super::json::{self, Object};
 
-/// A comment, ignored by all clients (providers.md, section 1.14): the connection lives.
-pub const HEARTBEAT: &[u8] = b": nightbus queued\n\n";
+/// The connection lives: a comment, ignored by all clients (providers.md, section 1.14).
+pub const fn heartbeat_event(endpoint: ReplayEndpoint) -> &'static [u8] {
+    match endpoint {
+        ReplayEndpoint::Chat | ReplayEndpoint::Completions | ReplayEndpoint::Responses => b": nightbus queued\n\n",
+    }
+}
 
 /// A chat chunk without choices, for clients whose timer ignores comments (LangChain). Clients take it for what Azure
 /// and the usage chunk look like, too; accumulators may keep its `model` and `created`, so both should be the call's

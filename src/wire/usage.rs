@@ -1,0 +1,12 @@
+//! What an answer consumed, in one convention, whichever API it came from.
+
+use crate::domain::lane::Api;
+use crate::domain::usage::Usage;
+use crate::wire::openai;
+
+/// Reads the `usage` object of an answer; none where it does not count.
+pub fn usage(api: Api, json: &str) -> Option<Usage> {
+    match api {
+        Api::OpenAi => openai::usage::usage(json),
+    }
+}
