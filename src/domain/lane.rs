@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub enum Api {
     /// OpenAI's, and that of everybody who took it over.
     OpenAi,
+    /// Anthropic's Messages.
+    Anthropic,
 }
 
 /// An endpoint that can be deferred (contract, section 3; providers.md, section 1.3).
@@ -25,12 +27,25 @@ pub enum Endpoint {
     Completions,
     /// `moderations`
     Moderations,
+    /// `messages` (providers.md, section 2)
+    Messages,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ChatCompletions, Self::Responses, Self::Embeddings, Self::Completions, Self::Moderations];
+    pub const ALL: [Self; 6] = [
+        Self::ChatCompletions,
+        Self::Responses,
+        Self::Embeddings,
+        Self::Completions,
+        Self::Moderations,
+        Self::Messages,
+    ];
+
+    /// Those of one API.
+    pub fn of_api(api: Api) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|endpoint| endpoint.api() == api).collect()
+    }
 
     /// The API it belongs to.
     pub const fn api(self) -> Api {
@@ -38,6 +53,7 @@ impl Endpoint {
             Self::ChatCompletions | Self::Responses | Self::Embeddings | Self::Completions | Self::Moderations => {
                 Api::OpenAi
             }
+            Self::Messages => Api::Anthropic,
         }
     }
 
@@ -49,6 +65,7 @@ impl Endpoint {
             Self::Embeddings => "/v1/embeddings",
             Self::Completions => "/v1/completions",
             Self::Moderations => "/v1/moderations",
+            Self::Messages => "/v1/messages",
         }
     }
 

@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use crate::body::{self, Body};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
-use crate::domain::lane::Endpoint;
+use crate::domain::lane::{Api, Endpoint};
 use crate::domain::request::RequestState;
 use crate::engine::waiters::Answer;
 use crate::intake::respond::{error_response, json_response};
@@ -146,7 +146,7 @@ fn set_headers(headers: &mut HeaderMap, asked: &Asked, answer: &Answer) {
         ("x-nightbus-batch-id", batch_id),
         ("x-nightbus-cost-usd", summary.cost_nanos.map(usd)),
         ("x-nightbus-saved-usd", summary.saved_nanos.map(usd)),
-        ("x-request-id", summary.provider_request_id.clone()),
+        (request_id_header(asked.endpoint.api()), summary.provider_request_id.clone()),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -154,6 +154,14 @@ fn set_headers(headers: &mut HeaderMap, asked: &Asked, answer: &Answer) {
         }
     }
     set(headers, "x-nightbus-wait-ms", answer.finished_at.since(asked.created_at).as_millis().to_string());
+}
+
+/// Where each API puts the id of the exchange (providers.md, sections 1.1 and 2.1).
+const fn request_id_header(api: Api) -> &'static str {
+    match api {
+        Api::OpenAi => "x-request-id",
+        Api::Anthropic => "request-id",
+    }
 }
 
 /// Nano-dollars as a plain decimal number of dollars.

@@ -9,7 +9,7 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
-use crate::config::ProviderConfig;
+use crate::config::{ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
 use crate::intake::call_body::{self, CallBody};
 use crate::intake::caller::{self, Caller};
@@ -22,7 +22,7 @@ use crate::intake::marks::{self, Marks};
 use crate::intake::passthrough::{self, Target};
 use crate::intake::respond::error_response;
 use crate::intake::results::OwnCall;
-use crate::intake::route::{Route, deferrable_endpoint, path_of, route};
+use crate::intake::route::{Route, deferrable_endpoint, is_messages, path_of, route};
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
@@ -110,13 +110,30 @@ impl Intake {
         response
     }
 
+    /// The provider of a call that names one or none. Messages go to one of kind `anthropic`; so do other calls whose
+    /// `anthropic-version` says that they are meant for it: its SDKs have one base URL for all of them.
+    fn provider_name<'a>(&'a self, named: Option<&'a str>, rest: &str, headers: &HeaderMap) -> &'a str {
+        let config = &self.desk.config;
+        let default = config.default_provider.as_str();
+        if let Some(named) = named {
+            return named;
+        }
+        if !is_messages(rest) && !headers.contains_key(ProviderKind::ANTHROPIC_VERSION) {
+            return default;
+        }
+        let is_anthropic =
+            |name: &str| config.providers.get(name).is_some_and(|provider| provider.kind == ProviderKind::Anthropic);
+        let preferred = [default, ProviderKind::Anthropic.as_str()].into_iter();
+        preferred.chain(config.providers.keys().map(String::as_str)).find(|name| is_anthropic(name)).unwrap_or(default)
+    }
+
     /// In whose envelope errors are told.
     fn api_of(&self, request: &Request<Incoming>) -> Api {
         let config = &self.desk.config;
         let path = request.uri().path();
         match route(request.method(), path, |name| config.providers.contains_key(name)) {
-            Route::Api { provider, .. } => {
-                let name = provider.unwrap_or(&config.default_provider);
+            Route::Api { provider, rest, .. } => {
+                let name = self.provider_name(provider, rest, request.headers());
                 config.providers.get(name).map_or(Api::OpenAi, |provider| provider.kind.api())
             }
             Route::Own(_) | Route::DeferredCompletion(_) | Route::Unknown => Api::OpenAi,
@@ -140,7 +157,7 @@ impl Intake {
         let client = Client::of(request.headers(), request.version(), info.interim.as_ref(), hold);
         match place {
             Route::Api { provider, rest, batch } => {
-                let name = provider.unwrap_or(&desk.config.default_provider);
+                let name = self.provider_name(provider, rest, request.headers());
                 let provider =
                     providers.get(name).ok_or_else(|| ApiError::not_found(format!("no provider {name:?}")))?;
                 caller.may_use(name)?;

@@ -120,6 +120,44 @@ impl ApiError {
     pub fn body(&self, api: Api) -> Vec<u8> {
         match api {
             Api::OpenAi => self.openai_body(),
+            Api::Anthropic => self.anthropic_body(),
+        }
+    }
+
+    /// The type that Anthropic's own errors of this status have (providers.md, section 2.5), and with it nightbus's code.
+    fn anthropic_body(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            r#type: &'static str,
+            error: Inner<'a>,
+        }
+        #[derive(Serialize)]
+        struct Inner<'a> {
+            r#type: &'static str,
+            message: &'a str,
+            code: &'static str,
+            param: Option<&'a str>,
+        }
+        let error = Inner {
+            r#type: self.anthropic_type(),
+            message: &self.message,
+            code: self.code,
+            param: self.param.as_deref(),
+        };
+        serde_json::to_vec(&Envelope { r#type: "error", error }).unwrap_or_default()
+    }
+
+    const fn anthropic_type(&self) -> &'static str {
+        match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            409 => "conflict_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            504 => "timeout_error",
+            400..500 => "invalid_request_error",
+            _ => "api_error",
         }
     }
 
@@ -154,12 +192,23 @@ mod tests {
 
     #[test]
     fn envelope_has_all_four_keys() {
-        let body = ApiError::invalid_request("no model: add \"model\"").about("model").openai_body();
+        let body = ApiError::invalid_request("no model: add \"model\"").about("model").body(Api::OpenAi);
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             value,
             serde_json::json!({"error": {"message": "no model: add \"model\"", "type": "nightbus_error",
                 "param": "model", "code": "invalid_request"}})
+        );
+    }
+
+    #[test]
+    fn anthropics_envelope_has_its_type_and_our_code() {
+        let body = ApiError::queue_full("come back later").body(Api::Anthropic);
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"type": "error", "error": {"type": "rate_limit_error", "message": "come back later",
+                "code": "queue_full", "param": null}})
         );
     }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::{Api, Endpoint};
+use crate::wire::anthropic;
 use crate::wire::openai::{batch_file, output_line};
 
 /// What a line says about a request.
@@ -57,10 +58,9 @@ impl BadLine {
 }
 
 /// How many bytes the input of a batch has beside its lines.
-pub const fn frame_length(api: Api) -> u64 {
-    match api {
-        Api::OpenAi => 0,
-    }
+pub fn frame_length(api: Api) -> u64 {
+    let (open, close) = frame(api);
+    u64::try_from(open.len() + close.len()).unwrap_or(u64::MAX)
 }
 
 /// How many bytes a request takes in the input of a batch: known before its body is read, so that the input's
@@ -68,6 +68,7 @@ pub const fn frame_length(api: Api) -> u64 {
 pub fn line_length(endpoint: Endpoint, body_len: u64) -> u64 {
     match endpoint.api() {
         Api::OpenAi => batch_file::line_length(endpoint, body_len),
+        Api::Anthropic => anthropic::line::line_length(body_len),
     }
 }
 
@@ -75,6 +76,7 @@ pub fn line_length(endpoint: Endpoint, body_len: u64) -> u64 {
 pub const fn frame(api: Api) -> (&'static [u8], &'static [u8]) {
     match api {
         Api::OpenAi => (b"", b""),
+        Api::Anthropic => anthropic::line::FRAME,
     }
 }
 
@@ -82,6 +84,7 @@ pub const fn frame(api: Api) -> (&'static [u8], &'static [u8]) {
 pub fn push_line(out: &mut Vec<u8>, batch: BatchId, id: RequestId, endpoint: Endpoint, body: &[u8], first: bool) {
     match endpoint.api() {
         Api::OpenAi => batch_file::push_line(out, id, endpoint, body),
+        Api::Anthropic => anthropic::line::push_line(out, batch, id, body, first),
     }
 }
 
@@ -90,6 +93,7 @@ pub fn push_line(out: &mut Vec<u8>, batch: BatchId, id: RequestId, endpoint: End
 pub fn parse(api: Api, line: &Bytes) -> Result<(RequestId, LineOutcome), BadLine> {
     let read = match api {
         Api::OpenAi => output_line::parse,
+        Api::Anthropic => anthropic::line::parse,
     };
     let trimmed = line.trim_ascii();
     if trimmed.is_empty() {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::lane::{Api, Endpoint};
-use crate::wire::openai;
+use crate::wire::{anthropic, openai};
 
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peek<'_>, PeekError> {
         .map_err(|error| PeekError::new(format!("the body is not UTF-8 (at byte {})", error.valid_up_to()), None))?;
     match endpoint.api() {
         Api::OpenAi => openai::peek::peek(endpoint, text),
+        Api::Anthropic => anthropic::peek::peek(text),
     }
 }
 
@@ -59,6 +60,8 @@ pub const fn not_in_a_line(api: Api) -> &'static [&'static str] {
     match api {
         // providers.md, section 1.6.
         Api::OpenAi => &["stream", "stream_options", "service_tier", "background"],
+        // Section 2.2.
+        Api::Anthropic => &["stream"],
     }
 }
 

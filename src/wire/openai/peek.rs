@@ -74,7 +74,7 @@ fn require(endpoint: Endpoint, fields: &Fields<'_>) -> Result<(), PeekError> {
             }
         }
         // A response may be made from a stored prompt alone, and a completion's prompt has a default.
-        Endpoint::Responses | Endpoint::Completions => {}
+        Endpoint::Responses | Endpoint::Completions | Endpoint::Messages => {}
     }
     Ok(())
 }
