@@ -27,6 +27,10 @@ mod deferral;
 mod marking;
 #[path = "system/memory.rs"]
 mod memory;
+#[path = "system/messages.rs"]
+mod messages;
+#[path = "system/messages_crash.rs"]
+mod messages_crash;
 #[path = "system/recovery.rs"]
 mod recovery;
 #[path = "system/results.rs"]
