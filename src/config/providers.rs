@@ -14,7 +14,8 @@ use super::{schema, suggest};
 
 /// The provider that is always there.
 const OPENAI: &str = "openai";
-/// There as well, unless another provider of its kind is configured.
+/// There as well, unless another provider of its kind is configured, or callers authenticate with keys of nightbus's own,
+/// which no provider must see.
 const ANTHROPIC: &str = "anthropic";
 
 /// All providers, the built-in ones included.
@@ -23,7 +24,8 @@ pub(super) fn providers(tree: &mut Tree, environment: &Environment) -> BTreeMap<
     let mut names = tree.names_below(&root);
     names.insert(OPENAI.to_owned());
     let other_of_kind = |name: &String| kind_of(tree, &root.child(name), name) == ProviderKind::Anthropic;
-    if !names.iter().any(other_of_kind) {
+    let has_client_keys = !tree.entries_of(&KeyPath::of("client_keys")).is_empty();
+    if !has_client_keys && !names.iter().any(other_of_kind) {
         names.insert(ANTHROPIC.to_owned());
     }
     let mut providers = BTreeMap::new();

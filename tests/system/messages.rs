@@ -108,7 +108,7 @@ async fn every_mark_defers_and_paths_lead_to_the_kind() {
     let models = client.send(Method::GET, "/v1/models", &[VERSION], "").await.unwrap();
     assert_eq!(models.json()["data"][0]["type"], "model", "an SDK has one base URL for all its calls");
     let wrong = client.post("/anthropic/v1/chat/completions", &[VERSION, DEFER], "{}").await;
-    assert_eq!((wrong.status.as_u16(), wrong.header("x-nightbus-passthrough")), (404, "endpoint-not-batchable"));
+    assert_eq!((wrong.status.as_u16(), wrong.header("x-nightbus-passthrough")), (400, "endpoint-not-batchable"));
 }
 
 #[tokio::test]
@@ -343,7 +343,7 @@ async fn the_proxys_own_key_takes_the_place_of_the_clients() {
         &provider.sim.base_url(),
         "store = \"memory\"",
         &format!(
-            "[providers.anthropic]\nbase_url = \"{}\"\napi_key_env = \"CLAUDE_KEY\"\n[[client_keys]]\nname = \"ci\"\nkey = \"nb-ci-0123456789\"\n",
+            "[providers.anthropic]\nbase_url = \"{}\"\napi_key_env = \"CLAUDE_KEY\"\n[[client_keys]]\nname = \"ci\"\nkey = \"nb-ci-0123456789\"\nproviders = [\"anthropic\"]\n",
             provider.sim.base_url()
         ),
     );

@@ -15,7 +15,7 @@ pub(super) const PROVIDERS: Section = Section {
     path: "providers.*",
     about: "The providers, by name. The name is the path prefix (`/NAME/v1/…`): lower-case letters, digits, `-`, \
             `_`; not `v1`, `batch`, `nightbus`. `openai` is always there, and so is `anthropic` unless another \
-            provider of that kind is configured.",
+            provider of that kind or `[[client_keys]]` are configured.",
     keys: &[
         Key::new(
             "kind",
