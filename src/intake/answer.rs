@@ -109,7 +109,7 @@ pub(crate) fn replayed(asked: &Asked, endpoint: ReplayEndpoint, answer: &Answer)
 pub(crate) fn failure_event(endpoint: ReplayEndpoint, answer: &Answer) -> Bytes {
     let own = || {
         let error = own_error(&answer.summary, answer.state);
-        error_event(endpoint, &error.message, error.code, "nightbus_error")
+        error_event(endpoint, &error.message, error.code, error.kind(endpoint.api()))
     };
     answer.body.as_ref().and_then(|body| error_event_from_body(endpoint, body)).unwrap_or_else(own)
 }

@@ -139,7 +139,7 @@ impl ApiError {
             param: Option<&'a str>,
         }
         let error = Inner {
-            r#type: self.anthropic_type(),
+            r#type: self.kind(Api::Anthropic),
             message: &self.message,
             code: self.code,
             param: self.param.as_deref(),
@@ -147,17 +147,11 @@ impl ApiError {
         serde_json::to_vec(&Envelope { r#type: "error", error }).unwrap_or_default()
     }
 
-    const fn anthropic_type(&self) -> &'static str {
-        match self.status {
-            401 => "authentication_error",
-            403 => "permission_error",
-            404 => "not_found_error",
-            409 => "conflict_error",
-            413 => "request_too_large",
-            429 => "rate_limit_error",
-            504 => "timeout_error",
-            400..500 => "invalid_request_error",
-            _ => "api_error",
+    /// What stands as the error's `type` in the API's envelope.
+    pub const fn kind(&self, api: Api) -> &'static str {
+        match (api, self.status) {
+            (Api::OpenAi, _) => "nightbus_error",
+            (Api::Anthropic, status) => anthropic_type(status),
         }
     }
 
@@ -177,12 +171,27 @@ impl ApiError {
         let envelope = Envelope {
             error: Inner {
                 message: &self.message,
-                r#type: "nightbus_error",
+                r#type: self.kind(Api::OpenAi),
                 param: self.param.as_deref(),
                 code: self.code,
             },
         };
         serde_json::to_vec(&envelope).unwrap_or_default()
+    }
+}
+
+/// The type of Anthropic's own errors with that status (providers.md, section 2.5).
+const fn anthropic_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        409 => "conflict_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        504 => "timeout_error",
+        400..500 => "invalid_request_error",
+        _ => "api_error",
     }
 }
 

@@ -14,6 +14,8 @@ mod responses;
 
 use bytes::Bytes;
 
+use crate::domain::lane::Api;
+
 pub use events::{empty_chat_chunk, error_event, error_event_from_body, heartbeat_event};
 
 use self::json::PIECE_BYTES;
@@ -32,6 +34,14 @@ pub enum ReplayEndpoint {
 }
 
 impl ReplayEndpoint {
+    /// The API whose stream it is.
+    pub const fn api(self) -> Api {
+        match self {
+            Self::Chat | Self::Completions | Self::Responses => Api::OpenAi,
+            Self::Messages => Api::Anthropic,
+        }
+    }
+
     /// From the path of a call; none where the API does not stream.
     pub fn of_path(path: &str) -> Option<Self> {
         match path {

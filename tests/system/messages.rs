@@ -248,13 +248,12 @@ async fn a_creation_without_an_answer_is_found_by_its_stamp() {
         assert_eq!(stranger.post("/v1/messages/batches", &[VERSION], strange.clone()).await.status, 200);
         provider.set_faults(&[fault, "list-stale:2"]);
         let proxy = Proxy::over(&provider).await;
-        let call = tokio::spawn({
-            let client = proxy.client.clone();
-            async move { held(&client, &message(&format!("say {}", probe(7)))).await }
-        });
-        eventually("the fault", || async { (provider.fired(fault) == 1).then_some(()) }).await;
-        assert_eq!(stranger.post("/v1/messages/batches", &[VERSION], strange).await.status, 200);
-        let reply = call.await.unwrap();
+        let body = message(&format!("say {}", probe(7)));
+        let meddling = async {
+            eventually("the fault", || async { (provider.fired(fault) == 1).then_some(()) }).await;
+            assert_eq!(stranger.post("/v1/messages/batches", &[VERSION], strange).await.status, 200);
+        };
+        let (reply, ()) = futures_util::join!(held(&proxy.client, &body), meddling);
         assert!(text(&reply).ends_with(&probe(7)), "{fault}: {reply:?}");
         assert_eq!(provider.executions_of(&probe(7)).await, 1, "{fault}");
     }
@@ -312,25 +311,22 @@ async fn faults_cost_nothing_twice() {
 async fn a_cancelled_batchs_lines_ride_again() {
     let provider = Provider::with_faults(&["stuck-in-progress"]).await;
     let proxy = Proxy::over(&provider).await;
-    let calls = tokio::spawn({
+    let calls = futures_util::future::join_all((0..4).map(|at| {
         let client = proxy.client.clone();
-        async move {
-            let calls = (0..4).map(|at| {
-                let client = client.clone();
-                async move { held(&client, &message(&format!("say {}", probe(at)))).await }
-            });
-            futures_util::future::join_all(calls).await
-        }
-    });
-    let id = eventually("a batch", || async {
-        let batches = provider.batches().await;
-        Some(batches.first()?["id"].as_str()?.to_owned())
-    })
-    .await;
-    let path = format!("/v1/messages/batches/{id}/cancel");
-    let cancelled = Client::new(provider.sim.addr(), KEY).post(&path, &[VERSION], "").await;
-    assert_eq!(cancelled.json()["processing_status"], "canceling");
-    let texts: BTreeSet<String> = calls.await.unwrap().iter().map(text).collect();
+        async move { held(&client, &message(&format!("say {}", probe(at)))).await }
+    }));
+    let cancelling = async {
+        let id = eventually("a batch", || async {
+            let batches = provider.batches().await;
+            Some(batches.first()?["id"].as_str()?.to_owned())
+        })
+        .await;
+        let path = format!("/v1/messages/batches/{id}/cancel");
+        let cancelled = Client::new(provider.sim.addr(), KEY).post(&path, &[VERSION], "").await;
+        assert_eq!(cancelled.json()["processing_status"], "canceling");
+    };
+    let (replies, ()) = futures_util::join!(calls, cancelling);
+    let texts: BTreeSet<String> = replies.iter().map(text).collect();
     assert_eq!(texts.len(), 4);
     let executions = provider.executions().await;
     assert!(executions.as_object().unwrap().values().all(|count| count == 1), "{executions}");

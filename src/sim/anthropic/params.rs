@@ -129,9 +129,9 @@ impl Params {
             let Some(control) = block.get("cache_control") else { continue };
             let tokens = tokens(block.get("text").and_then(Value::as_str).unwrap_or_default().len());
             if control.get("ttl").and_then(Value::as_str) == Some("1h") {
-                writes.1 += tokens
+                writes.1 += tokens;
             } else {
-                writes.0 += tokens
+                writes.0 += tokens;
             }
         }
         writes

@@ -37,7 +37,7 @@ pub(in crate::wire) fn peek(text: &str) -> Result<Peek<'_>, PeekError> {
         model: model(fields.model)?,
         stream,
         include_usage: true,
-        live: is_fast.then_some("fast-mode").or(warms_cache.then_some("cache-warming")),
+        live: is_fast.then_some("fast-mode").or_else(|| warms_cache.then_some("cache-warming")),
         needs_edit: fields.stream.is_some(),
         inputs: 0,
     })

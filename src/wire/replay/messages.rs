@@ -78,9 +78,8 @@ fn told(block: &Object, index: usize) -> Option<(Bytes, Vec<Step>)> {
         // Calls of any tool have an input that is told as text: `tool_use`, `server_tool_use`, `mcp_tool_use`.
         kind if kind.ends_with(b"tool_use") => {
             let input = block.value("input").filter(|input| input.starts_with(b"{"))?;
-            if Object::parse(input).ok()?.iter().next().is_none() {
-                return None;
-            }
+            // An empty one has nothing to tell.
+            Object::parse(input).ok()?.iter().next()?;
             let escaped = serde_json::to_vec(std::str::from_utf8(input).ok()?).ok()?;
             let escaped = super::json::string_inside(&Bytes::from(escaped))?;
             let begun = block.rebuilt(&[("input", b"{}")]);
