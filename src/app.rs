@@ -18,6 +18,7 @@ use crate::store::observer::CommitObserver;
 use crate::store::{self, SharedStore, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::upstream::anthropic::AnthropicProvider;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::error::UpstreamError;
@@ -160,9 +161,8 @@ fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dy
     let provider = |provider: &crate::config::ProviderConfig| -> Arc<dyn BatchProvider> {
         let capability = Capability::of(provider, &config.batching);
         match provider.kind {
-            ProviderKind::OpenAi => {
-                Arc::new(OpenAiProvider::new(client.clone(), provider.base_url.clone(), capability))
-            }
+            ProviderKind::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
+            ProviderKind::OpenAi => Arc::new(OpenAiProvider::new(client.clone(), &provider.base_url, capability)),
         }
     };
     config.providers.iter().map(|(name, config)| (name.clone(), provider(config))).collect()

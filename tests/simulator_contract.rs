@@ -18,6 +18,8 @@ mod faults;
 mod files;
 #[path = "simulator_contract/live.rs"]
 mod live;
+#[path = "simulator_contract/messages.rs"]
+mod messages;
 #[path = "simulator_contract/results.rs"]
 mod results;
 #[path = "simulator_contract/streams.rs"]

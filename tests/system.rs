@@ -29,6 +29,10 @@ mod ledger;
 mod marking;
 #[path = "system/memory.rs"]
 mod memory;
+#[path = "system/messages.rs"]
+mod messages;
+#[path = "system/messages_crash.rs"]
+mod messages_crash;
 #[path = "system/recovery.rs"]
 mod recovery;
 #[path = "system/results.rs"]

@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::body::{self, Body};
+use crate::domain::lane::Api;
 use crate::intake::respond::error_response;
 use crate::store::StoreError;
 use crate::wire::api_error::ApiError;
@@ -54,7 +55,7 @@ pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response<
 
 /// An error in the API's envelope. Who lacks the token is told both ways to send it.
 pub(super) fn error(error: &ApiError) -> Response<Body> {
-    let mut response = error_response(error);
+    let mut response = error_response(Api::OpenAi, error);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if error.status == StatusCode::UNAUTHORIZED.as_u16() {

@@ -13,15 +13,21 @@ use super::value::quoted;
 use super::{schema, suggest};
 
 /// The provider that is always there.
-const BUILT_IN: &str = "openai";
-/// providers.md, section 1.1.
-const BUILT_IN_URL: &str = "https://api.openai.com/v1";
+const OPENAI: &str = "openai";
+/// There as well, unless another provider of its kind is configured, or callers authenticate with keys of nightbus's own,
+/// which no provider must see.
+const ANTHROPIC: &str = "anthropic";
 
-/// All providers, `openai` included.
+/// All providers, the built-in ones included.
 pub(super) fn providers(tree: &mut Tree, environment: &Environment) -> BTreeMap<String, ProviderConfig> {
     let root = KeyPath::of("providers");
     let mut names = tree.names_below(&root);
-    names.insert(BUILT_IN.to_owned());
+    names.insert(OPENAI.to_owned());
+    let other_of_kind = |name: &String| kind_of(tree, &root.child(name), name) == ProviderKind::Anthropic;
+    let has_client_keys = !tree.entries_of(&KeyPath::of("client_keys")).is_empty();
+    if !has_client_keys && !names.iter().any(other_of_kind) {
+        names.insert(ANTHROPIC.to_owned());
+    }
     let mut providers = BTreeMap::new();
     for name in names {
         let path = root.child(&name);
@@ -97,7 +103,7 @@ fn check_name(tree: &mut Tree, path: &KeyPath, name: &str) {
 fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &str) -> ProviderConfig {
     ProviderConfig {
         name: name.to_owned(),
-        kind: ProviderKind::OpenAi,
+        kind: kind_of(tree, path, name),
         base_url: base_url(tree, path, name),
         api_key: from_environment(tree, environment, &path.child("api_key_env")),
         max_requests: tree.small(&path.child("max_requests")),
@@ -108,11 +114,30 @@ fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &s
     }
 }
 
+/// `anthropic` is of its own kind without being told so.
+fn kind_of(tree: &Tree, path: &KeyPath, name: &str) -> ProviderKind {
+    let key = path.child("kind");
+    match tree.text(&key).as_deref() {
+        _ if name == ANTHROPIC && !tree.is_given(&key) => ProviderKind::Anthropic,
+        Some("anthropic") => ProviderKind::Anthropic,
+        _ => ProviderKind::OpenAi,
+    }
+}
+
+/// Where the built-in provider of that name begins (providers.md, sections 1.1 and 2).
+const fn built_in_url(kind: ProviderKind) -> &'static str {
+    match kind {
+        ProviderKind::OpenAi => "https://api.openai.com/v1",
+        ProviderKind::Anthropic => "https://api.anthropic.com/v1",
+    }
+}
+
 fn base_url(tree: &mut Tree, provider: &KeyPath, name: &str) -> Uri {
     let path = provider.child("base_url");
-    let stand_in = Uri::from_static(BUILT_IN_URL);
+    let kind = kind_of(tree, provider, name);
+    let stand_in = Uri::from_static(built_in_url(kind));
     let Some(text) = tree.text(&path) else {
-        if name != BUILT_IN {
+        if name != kind.as_str() {
             tree.missing(&path, "is required: the URL where the provider's API begins, with its /v1");
         }
         return stand_in;

@@ -78,10 +78,7 @@ impl Lines {
 
     fn provider(&mut self, provider: &ProviderConfig) {
         let key = |name: &str| format!("providers.{}.{name}", provider.name);
-        let kind = match provider.kind {
-            ProviderKind::OpenAi => "openai",
-        };
-        self.text(&key("kind"), kind);
+        self.text(&key("kind"), provider.kind.as_str());
         self.text(&key("base_url"), &provider.base_url.to_string());
         if let Some(own) = &provider.api_key {
             self.text(&key("api_key_env"), &own.env);

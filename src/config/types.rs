@@ -9,6 +9,7 @@ use std::time::Duration;
 use globset::GlobMatcher;
 use secrecy::SecretString;
 
+use crate::domain::lane::Api;
 use crate::domain::pricing::PriceTable;
 
 /// The whole configuration.
@@ -80,13 +81,38 @@ pub enum StoreKind {
 pub enum ProviderKind {
     /// OpenAI's Files and Batches.
     OpenAi,
+    /// Anthropic's Message Batches.
+    Anthropic,
 }
 
 impl ProviderKind {
+    /// Required by Anthropic's API on every call, and the sign of a call that is meant for it.
+    pub const ANTHROPIC_VERSION: &'static str = "anthropic-version";
+
+    /// Headers of a caller that go with its batch beside the credential, and so make a lane of their own: they select
+    /// another quota and another bill (providers.md, section 1.1), or another behaviour of the API (sections 2.1, 2.6).
+    pub const fn lane_headers(self) -> &'static [&'static str] {
+        match self {
+            Self::OpenAi => &["openai-organization", "openai-project"],
+            Self::Anthropic => {
+                &[Self::ANTHROPIC_VERSION, "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id"]
+            }
+        }
+    }
+
+    /// The shape of its API, and so of nightbus's own errors on its routes.
+    pub const fn api(self) -> Api {
+        match self {
+            Self::OpenAi => Api::OpenAi,
+            Self::Anthropic => Api::Anthropic,
+        }
+    }
+
     /// Its name in `proxy.toml` and in the price list.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
         }
     }
 }
@@ -102,9 +128,9 @@ pub struct ProviderConfig {
     pub base_url: http::Uri,
     /// nightbus's own key for it, and the environment variable it came from. None: the caller's credential.
     pub api_key: Option<ProviderKey>,
-    /// Requests per batch file.
+    /// Requests per batch.
     pub max_requests: Option<u32>,
-    /// Bytes per batch file.
+    /// Bytes per batch.
     pub max_bytes: Option<u64>,
     /// Enqueued prompt tokens per model.
     pub in_flight_tokens: Option<u64>,

@@ -4,6 +4,16 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
+/// The shape of an API: bodies, batch lines, answers, streams and errors. It follows from the endpoint; which provider
+/// kind speaks it is the business of `config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// OpenAI's, and that of everybody who took it over.
+    OpenAi,
+    /// Anthropic's Messages.
+    Anthropic,
+}
+
 /// An endpoint that can be deferred (contract, section 3; providers.md, section 1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
@@ -17,12 +27,35 @@ pub enum Endpoint {
     Completions,
     /// `moderations`
     Moderations,
+    /// `messages` (providers.md, section 2)
+    Messages,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ChatCompletions, Self::Responses, Self::Embeddings, Self::Completions, Self::Moderations];
+    pub const ALL: [Self; 6] = [
+        Self::ChatCompletions,
+        Self::Responses,
+        Self::Embeddings,
+        Self::Completions,
+        Self::Moderations,
+        Self::Messages,
+    ];
+
+    /// Those of one API.
+    pub fn of_api(api: Api) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|endpoint| endpoint.api() == api).collect()
+    }
+
+    /// The API it belongs to.
+    pub const fn api(self) -> Api {
+        match self {
+            Self::ChatCompletions | Self::Responses | Self::Embeddings | Self::Completions | Self::Moderations => {
+                Api::OpenAi
+            }
+            Self::Messages => Api::Anthropic,
+        }
+    }
 
     /// As it stands in a batch line: with `/v1`.
     pub const fn as_str(self) -> &'static str {
@@ -32,6 +65,7 @@ impl Endpoint {
             Self::Embeddings => "/v1/embeddings",
             Self::Completions => "/v1/completions",
             Self::Moderations => "/v1/moderations",
+            Self::Messages => "/v1/messages",
         }
     }
 

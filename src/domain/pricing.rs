@@ -85,6 +85,8 @@ struct Rates {
     input: Money,
     cached: Money,
     cache_write: Money,
+    /// A write that is kept for an hour.
+    cache_write_1h: Money,
     output: Money,
 }
 
@@ -156,7 +158,8 @@ impl ModelPrice {
         Some(Money::of_millionths([
             (usage.plain_input(), rates.input),
             (usage.cached, rates.cached),
-            (usage.cache_written, rates.cache_write),
+            (usage.cache_written.saturating_sub(usage.cache_written_1h), rates.cache_write),
+            (usage.cache_written_1h, rates.cache_write_1h),
             (usage.output, rates.output),
         ]))
     }

@@ -14,6 +14,8 @@ pub struct Usage {
     pub cached: u64,
     /// The part of `input` that was written to the prompt cache.
     pub cache_written: u64,
+    /// The part of `cache_written` that is kept for an hour, where the provider tells and charges it apart.
+    pub cache_written_1h: u64,
     /// Everything generated, reasoning included.
     pub output: u64,
     /// The part of `output` that was reasoning.
@@ -39,6 +41,7 @@ impl Add for Usage {
             input: self.input.saturating_add(other.input),
             cached: self.cached.saturating_add(other.cached),
             cache_written: self.cache_written.saturating_add(other.cache_written),
+            cache_written_1h: self.cache_written_1h.saturating_add(other.cache_written_1h),
             output: self.output.saturating_add(other.output),
             reasoning: self.reasoning.saturating_add(other.reasoning),
         }
@@ -63,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_prompt_includes_its_cached_and_written_parts() {
-        let usage = Usage { input: 100, cached: 60, cache_written: 30, output: 7, reasoning: 5 };
+        let usage = Usage { input: 100, cached: 60, cache_written: 30, output: 7, reasoning: 5, ..Usage::default() };
         assert_eq!(usage.plain_input(), 10);
         assert_eq!(usage.total(), 107);
         let nonsense = Usage { input: 1, cached: 5, ..Usage::default() };

@@ -12,7 +12,7 @@ use crate::domain::service::Service;
 use crate::engine::context::Context;
 use crate::store::OutcomeSummary;
 use crate::store::ledger::{Charge, Execution};
-use crate::wire::openai::usage::consumption;
+use crate::wire::usage::consumption;
 
 /// An answer that is billed.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub(crate) fn charge(
     if !(200..300).contains(&status) {
         return None;
     }
-    let consumed = consumption(body);
+    let consumed = consumption(lane.endpoint.api(), body);
     let tier = consumed.service_tier.as_deref();
     let priced_as = asked.priced_as(tier);
     let kind = context.provider_configs.get(&*lane.provider).map_or("", |config| config.kind.as_str());

@@ -22,8 +22,8 @@ use crate::engine::settle::{self, Refusal, Tally};
 use crate::store::BatchRecord;
 use crate::store::ledger::Execution;
 use crate::upstream::provider::{BatchProvider, Credentials, ProviderError};
-use crate::wire::openai::batch::{BatchObject, BatchStatus};
-use crate::wire::openai::output_line::{self, LineOutcome};
+use crate::wire::batch::{BatchObject, BatchStatus};
+use crate::wire::line::{self, BadLine, LineOutcome};
 
 /// How long file ids that should be there may be missing (contract, section 7: minutes).
 const FILE_ID_PATIENCE: Duration = Duration::from_secs(300);
@@ -97,11 +97,7 @@ async fn with_file_ids(
     let started = Instant::now();
     let mut lost = None;
     for attempt in 0.. {
-        let nothing = object.output_file_id.is_none() && object.error_file_id.is_none();
-        let missing = (object.status == BatchStatus::Completed && nothing)
-            || (object.completed.is_some_and(|count| count > 0) && object.output_file_id.is_none())
-            || (object.failed.is_some_and(|count| count > 0) && object.error_file_id.is_none());
-        if !missing {
+        if !object.results_pending {
             break;
         }
         if started.elapsed() > FILE_ID_PATIENCE {
@@ -212,11 +208,11 @@ impl<'a> Harvest<'a> {
     }
 
     fn take(&mut self, line: &bytes::Bytes) {
-        let (id, outcome) = match output_line::parse(line) {
+        let (id, outcome) = match line::parse(self.batch.lane.endpoint.api(), line) {
             Ok(parsed) => parsed,
-            Err(output_line::BadLine::Blank) => return,
+            Err(BadLine::Blank) => return,
             Err(bad) => {
-                if let output_line::BadLine::Damaged(id) = bad {
+                if let BadLine::Damaged(id) = bad {
                     self.damaged.insert(id);
                 }
                 return self.context.telemetry.line_unusable(self.batch.id, bad.as_str());

@@ -1,4 +1,4 @@
-//! The batch input file as a stream from the store: a few hundred bodies are in memory at once, whatever the file's size.
+//! A batch's input (a file, or the body of the call that creates the batch) as a stream from the store: a few hundred bodies are in memory at once, whatever the file's size.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
 use crate::body::{Body, BoxError};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::Endpoint;
 use crate::store::SharedStore;
-use crate::wire::openai::batch_file::push_line;
+use crate::wire::line::{frame, push_line};
 
 /// Bodies read from the store at once. Bodies are at most `limits.max_body_bytes` large, so chunks shrink for large ones.
 const CHUNK_LINES: usize = 128;
@@ -19,21 +19,23 @@ const CHUNK_BYTES: u64 = 4 << 20;
 
 struct Reading {
     store: SharedStore,
+    batch: BatchId,
     endpoint: Endpoint,
     lines: Arc<[RequestId]>,
     at: usize,
     chunk: usize,
 }
 
-/// The lines' bodies, in order, as JSONL. `average_bytes` of a line sizes the chunks.
+/// The lines' bodies, in order, in the form of the endpoint's API. `average_bytes` of a line sizes the chunks.
 pub(crate) fn stream_lines(
     store: SharedStore,
+    batch: BatchId,
     endpoint: Endpoint,
     lines: Arc<[RequestId]>,
     average_bytes: u64,
 ) -> Body {
     let by_bytes = usize::try_from(CHUNK_BYTES / average_bytes.max(1)).unwrap_or(CHUNK_LINES);
-    let reading = Reading { store, endpoint, lines, at: 0, chunk: by_bytes.clamp(1, CHUNK_LINES) };
+    let reading = Reading { store, batch, endpoint, lines, at: 0, chunk: by_bytes.clamp(1, CHUNK_LINES) };
     StreamBody::new(stream::try_unfold(reading, next_chunk)).boxed_unsync()
 }
 
@@ -50,9 +52,16 @@ async fn next_chunk(mut reading: Reading) -> Result<Option<(Frame<Bytes>, Readin
         );
     }
     let mut text = Vec::with_capacity(bodies.iter().map(|(_, body)| body.len() + 160).sum());
-    for (id, body) in &bodies {
-        push_line(&mut text, *id, reading.endpoint, body);
+    let (open, close) = frame(reading.endpoint.api());
+    if reading.at == 0 {
+        text.extend_from_slice(open);
+    }
+    for (at, (id, body)) in bodies.iter().enumerate() {
+        push_line(&mut text, reading.batch, *id, reading.endpoint, body, reading.at + at == 0);
     }
     reading.at += wanted.len();
+    if reading.at == reading.lines.len() {
+        text.extend_from_slice(close);
+    }
     Ok(Some((Frame::data(Bytes::from(text)), reading)))
 }

@@ -32,8 +32,8 @@ use crate::engine::settle::{self, Refusal};
 use crate::store::ledger::Execution;
 use crate::store::{Finish, LiveCall, RequestRecord};
 use crate::upstream::provider::{BatchProvider, Credentials, LiveAnswer, LiveRequest, ProviderError};
-use crate::wire::openai::edit;
-use crate::wire::openai::output_line::LineOutcome;
+use crate::wire::edit;
+use crate::wire::line::LineOutcome;
 
 /// How often a call without a deadline is answered with 429 or 5xx by its last service; one with a deadline is made until
 /// then, and one that finds no connection without end.

@@ -8,7 +8,7 @@ use crate::engine::charge::{charge, summary};
 use crate::engine::context::Context;
 use crate::store::ledger::Execution;
 use crate::store::{Finish, OutcomeSummary};
-use crate::wire::openai::output_line::LineOutcome;
+use crate::wire::line::LineOutcome;
 
 /// Whether a line's outcome stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::engine::run::{StepError, credentials};
 use crate::engine::submit::record;
 use crate::store::{BatchRecord, ProviderBatch};
 use crate::upstream::provider::ProviderError;
-use crate::wire::openai::batch::{BatchObject, BatchStatus};
+use crate::wire::batch::{BatchObject, BatchStatus};
 
 /// The first pause between two polls; it grows to `batching.poll`.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -23,9 +23,8 @@ use crate::engine::waiters::Answer;
 use crate::store::ledger::Execution;
 use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
 use crate::upstream::provider::ProviderError;
-use crate::wire::openai::batch::{BatchFault, BatchObject};
-use crate::wire::openai::batch_file::line_length;
-use crate::wire::openai::output_line::LineOutcome;
+use crate::wire::batch::{BatchFault, BatchObject};
+use crate::wire::line::{LineOutcome, line_length};
 
 /// Requests are ended and queued again in groups, so that a large batch does not become one large transaction.
 const GROUP: usize = 1_000;

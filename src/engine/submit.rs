@@ -3,11 +3,13 @@
 //! `POST /batches` is not idempotent (providers.md, section 0, fact 7): whenever an earlier create may have taken
 //! effect, the provider is asked for the batch that carries our id before another is created.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::body::Body;
 use crate::crash;
 use crate::domain::batch::BatchEvent;
 use crate::domain::clock::Micros;
@@ -18,16 +20,21 @@ use crate::engine::rescue::{self, Rescue};
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal};
 use crate::store::{BatchRecord, BatchUpdate, ProviderBatch};
-use crate::upstream::provider::{BatchProvider, CreateBatch, Credentials, InputFile};
-use crate::wire::openai::batch::BatchObject;
-use crate::wire::openai::batch_file::line_length;
+use crate::upstream::provider::{BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, Sought};
+use crate::wire::batch::BatchObject;
+use crate::wire::line::{frame_length, line_length};
 
 /// Look-ups that must come back empty before a batch whose create got no answer counts as not created.
 const EMPTY_LOOKUPS: u32 = 4;
 /// … and over how long: providers list new batches with some delay. Three polls, between these bounds; 30 s by default.
 const LISTING_DELAY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(60)];
 
-/// Uploads the input file and records its id.
+/// Batches whose provider ids are read from the store at once, and how far back: further than clocks differ.
+const PAGE: usize = 1_000;
+const OTHERS_WITHIN: Duration = Duration::from_secs(3 * 3600);
+
+/// Uploads the input file and records its id. Where the lines travel in the creation itself, only notes that the creation
+/// may be out from now on.
 pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Result<(), StepError> {
     let Some((provider, credentials)) = credentials(context, batch) else {
         return settle::fail_all(context, batch, &no_credentials(batch)).await;
@@ -36,10 +43,14 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
     if lines.is_empty() {
         return record(context, batch, Some(BatchEvent::Fail), ProviderBatch::default()).await;
     }
-    let average = length / u64::try_from(lines.len()).unwrap_or(1).max(1);
+    if provider.capability().inline {
+        record(context, batch, Some(BatchEvent::Upload), ProviderBatch::default()).await?;
+        crash::point("uploaded");
+        return Ok(());
+    }
     let in_time = rescue::too_late_in(context, batch).map(|left| Instant::now() + left);
     for attempt in 0.. {
-        let content = stream_lines(Arc::clone(&context.store), batch.lane.endpoint, Arc::clone(&lines), average);
+        let content = stream(context, batch, &lines, length);
         let file = InputFile { name: format!("{}.jsonl", batch.id), length, content };
         // A file alone is no batch: an upload that takes too long may be left where it is.
         let Some(uploaded) = before(in_time, provider.upload(&credentials, file)).await else {
@@ -84,8 +95,14 @@ async fn measure(
     let records = context.store.records(lines).await?;
     let open: Vec<_> =
         records.into_iter().filter(|record| !record.state.is_terminal() && record.live.is_none()).collect();
-    let length = open.iter().map(|record| line_length(batch.lane.endpoint, u64::from(record.request.body_len))).sum();
-    Ok((open.into_iter().map(|record| record.request.id).collect(), length))
+    let endpoint = batch.lane.endpoint;
+    let length: u64 = open.iter().map(|record| line_length(endpoint, u64::from(record.request.body_len))).sum();
+    Ok((open.into_iter().map(|record| record.request.id).collect(), length + frame_length(endpoint.api())))
+}
+
+fn stream(context: &Context, batch: &BatchRecord, lines: &Arc<[RequestId]>, length: u64) -> Body {
+    let average = length / u64::try_from(lines.len()).unwrap_or(1).max(1);
+    stream_lines(Arc::clone(&context.store), batch.id, batch.lane.endpoint, Arc::clone(lines), average)
 }
 
 /// Creates the batch, or finds that it was created, and records its id. `unsettled`: an earlier attempt may have sent
@@ -96,11 +113,9 @@ pub(crate) async fn create(
     mut unsettled: bool,
     started: Instant,
 ) -> Result<(), StepError> {
-    let (Some((provider, credentials)), Some(file_id)) = (credentials(context, batch), &batch.provider.input_file_id)
-    else {
+    let Some((provider, credentials)) = credentials(context, batch) else {
         return settle::fail_all(context, batch, &no_credentials(batch)).await;
     };
-    let call = CreateBatch { id: batch.id, input_file_id: file_id.clone(), endpoint: batch.lane.endpoint };
     for attempt in 0.. {
         if unsettled && let Some(found) = look_up(context, provider.as_ref(), &credentials, batch).await? {
             return created(context, batch, &found, started).await;
@@ -109,7 +124,11 @@ pub(crate) async fn create(
         if rescue::too_late_in(context, batch).is_some_and(|left| left.is_zero()) {
             return rescue::instead_of(context, batch).await;
         }
-        match provider.create(&credentials, &call).await {
+        let Some(input) = input(context, batch, provider.as_ref()).await? else {
+            return settle::fail_all(context, batch, &no_credentials(batch)).await;
+        };
+        let call = CreateBatch { id: batch.id, input, endpoint: batch.lane.endpoint };
+        match provider.create(&credentials, call).await {
             Ok(object) => {
                 crash::point("created-before-record");
                 return created(context, batch, &object, started).await;
@@ -130,6 +149,45 @@ pub(crate) async fn create(
     Ok(())
 }
 
+/// The lines as the creation takes them; none: a file was uploaded for a provider of another kind, and is of no use.
+async fn input(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    provider: &dyn BatchProvider,
+) -> Result<Option<BatchInput>, StepError> {
+    if !provider.capability().inline {
+        return Ok(batch.provider.input_file_id.clone().map(BatchInput::Uploaded));
+    }
+    let (lines, length) = measure(context, batch, context.store.batch_lines(batch.id).await?).await?;
+    Ok(Some(BatchInput::Inline { length, content: stream(context, batch, &lines, length) }))
+}
+
+/// What a look-up goes by.
+async fn sought(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    provider: &dyn BatchProvider,
+) -> Result<Sought, StepError> {
+    let mut sought =
+        Sought { id: batch.id, since: batch.created_at, lines: 1..=batch.line_count, others: HashSet::new() };
+    if provider.capability().inline {
+        let mut after = None;
+        loop {
+            let page = context.store.batches(false, after, PAGE).await?;
+            after = page.last().map(|last| last.id);
+            let count = page.len();
+            let near = |other: &BatchRecord| other.created_at.plus(OTHERS_WITHIN) >= batch.created_at;
+            let reached = page.iter().any(|other| !near(other));
+            let ids = page.into_iter().filter(|other| other.id != batch.id).filter_map(|other| other.provider.batch_id);
+            sought.others.extend(ids);
+            if reached || count < PAGE {
+                break;
+            }
+        }
+    }
+    Ok(sought)
+}
+
 /// Asks the provider whether the batch exists. `None` only when it answered often enough that it does not.
 async fn look_up(
     context: &Arc<Context>,
@@ -147,7 +205,9 @@ async fn look_up(
         // A deadline does not wait for a provider that cannot say: its lines are bought, whatever the batch is.
         rescue.act(context, batch).await?;
         let in_time = rescue.bound(context.now()).map(|left| Instant::now() + left);
-        let Some(looked) = before(in_time, provider.find(credentials, batch.id, batch.created_at)).await else {
+        // Asked anew each time: another batch of ours may have become known.
+        let sought = sought(context, batch, provider).await?;
+        let Some(looked) = before(in_time, provider.find(credentials, &sought)).await else {
             continue;
         };
         match looked {

@@ -11,13 +11,13 @@ use hyper::body::Frame;
 use crate::body::{self, Body};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
-use crate::domain::lane::Endpoint;
+use crate::domain::lane::{Api, Endpoint};
 use crate::domain::request::RequestState;
 use crate::engine::waiters::Answer;
 use crate::intake::respond::{error_response, json_response};
 use crate::store::{OutcomeSummary, RequestOptions, RequestRecord};
 use crate::wire::api_error::ApiError;
-use crate::wire::openai::replay::{Replay, ReplayEndpoint, error_event, error_event_from_body, replay};
+use crate::wire::replay::{Replay, ReplayEndpoint, error_event, error_event_from_body, replay};
 
 /// What a response needs to know of the call it answers.
 #[derive(Clone, Copy, Debug)]
@@ -61,15 +61,15 @@ pub(crate) fn respond(asked: &Asked, answer: &Answer) -> Response<Body> {
     let mut response = match asked.stream() {
         Some(endpoint) if is_success(answer) => match replayed(asked, endpoint, answer) {
             Ok(replay) => event_stream(stream::iter(replay.map(|event| Ok(Frame::data(event))))),
-            Err(error) => error_response(&error),
+            Err(error) => error_response(asked.endpoint.api(), &error),
         },
-        _ => plain(answer),
+        _ => plain(asked, answer),
     };
     set_headers(response.headers_mut(), asked, answer);
     response
 }
 
-fn plain(answer: &Answer) -> Response<Body> {
+fn plain(asked: &Asked, answer: &Answer) -> Response<Body> {
     let status = StatusCode::from_u16(answer.summary.status_code).unwrap_or(StatusCode::BAD_GATEWAY);
     if let Some(body) = &answer.body {
         let mut response = json_response(status, body.clone());
@@ -79,7 +79,7 @@ fn plain(answer: &Answer) -> Response<Body> {
         }
         return response;
     }
-    error_response(&own_error(&answer.summary, answer.state))
+    error_response(asked.endpoint.api(), &own_error(&answer.summary, answer.state))
 }
 
 /// nightbus's own error for a request that has no answer.
@@ -109,7 +109,7 @@ pub(crate) fn replayed(asked: &Asked, endpoint: ReplayEndpoint, answer: &Answer)
 pub(crate) fn failure_event(endpoint: ReplayEndpoint, answer: &Answer) -> Bytes {
     let own = || {
         let error = own_error(&answer.summary, answer.state);
-        error_event(endpoint, &error.message, error.code, "nightbus_error")
+        error_event(endpoint, &error.message, error.code, error.kind(endpoint.api()))
     };
     answer.body.as_ref().and_then(|body| error_event_from_body(endpoint, body)).unwrap_or_else(own)
 }
@@ -146,7 +146,7 @@ fn set_headers(headers: &mut HeaderMap, asked: &Asked, answer: &Answer) {
         ("x-nightbus-batch-id", batch_id),
         ("x-nightbus-cost-usd", summary.cost_nanos.map(usd)),
         ("x-nightbus-saved-usd", summary.saved_nanos.map(usd)),
-        ("x-request-id", summary.provider_request_id.clone()),
+        (request_id_header(asked.endpoint.api()), summary.provider_request_id.clone()),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -154,6 +154,14 @@ fn set_headers(headers: &mut HeaderMap, asked: &Asked, answer: &Answer) {
         }
     }
     set(headers, "x-nightbus-wait-ms", answer.finished_at.since(asked.created_at).as_millis().to_string());
+}
+
+/// Where each API puts the id of the exchange (providers.md, sections 1.1 and 2.1).
+const fn request_id_header(api: Api) -> &'static str {
+    match api {
+        Api::OpenAi => "x-request-id",
+        Api::Anthropic => "request-id",
+    }
 }
 
 /// Nano-dollars as a plain decimal number of dollars.

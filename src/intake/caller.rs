@@ -3,11 +3,13 @@
 //! With `[[client_keys]]` the caller's key is nightbus's own business and never goes upstream; without, the caller's
 //! key is the provider's and passes through. Keys are compared in constant time and kept only sealed.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{ClientKey, Config, ProviderConfig};
+use crate::config::{ClientKey, Config, ProviderConfig, ProviderKind};
 use crate::domain::lane::Fingerprint;
 use crate::store::{Account, Store};
 use crate::wire::api_error::ApiError;
@@ -18,9 +20,6 @@ pub(crate) struct Caller<'a> {
     /// The configured client key it used.
     pub(crate) client: Option<&'a ClientKey>,
 }
-
-/// Headers that select another quota and another bill (providers.md, section 1.1).
-const ACCOUNT_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
 
 /// Headers that carry a credential. All of them count: two callers that share one but differ in another are different.
 const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
@@ -47,8 +46,23 @@ fn credentials(headers: &HeaderMap) -> Vec<(&'static str, &[u8])> {
     CREDENTIAL_HEADERS.into_iter().filter_map(value).filter(|(_, value)| !value.is_empty()).collect()
 }
 
-fn parts<'a>(what: &'a [u8], named: &[(&'a str, &'a [u8])]) -> Vec<&'a [u8]> {
-    std::iter::once(what).chain(named.iter().flat_map(|(name, value)| [name.as_bytes(), *value])).collect()
+/// The same, but a key alone in `x-api-key` stands as the bearer token that it could have been sent as: both forms are one
+/// credential (providers.md, section 2.1), and one SDK's versions differ in it.
+fn identity(headers: &HeaderMap) -> Vec<(&'static str, Cow<'_, [u8]>)> {
+    match credentials(headers).as_slice() {
+        [("x-api-key", key)] => vec![("authorization", Cow::Owned([b"Bearer ".as_slice(), key].concat()))],
+        sent => sent.iter().map(|(name, value)| (*name, Cow::Borrowed(*value))).collect(),
+    }
+}
+
+fn parts<'a>(what: &'a [u8], named: &'a [(&'static str, Cow<'_, [u8]>)]) -> Vec<&'a [u8]> {
+    std::iter::once(what).chain(named.iter().flat_map(|(name, value)| [name.as_bytes(), &**value])).collect()
+}
+
+/// All lines of a header as one list.
+fn joined(headers: &HeaderMap, name: &'static str) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
+    (!lines.is_empty()).then(|| lines.join(b",".as_slice()))
 }
 
 impl Caller<'_> {
@@ -56,7 +70,7 @@ impl Caller<'_> {
     pub(crate) fn fingerprint(&self, store: &dyn Store, headers: &HeaderMap) -> Fingerprint {
         match self.client {
             Some(client) => store.fingerprint(&[b"client", client.name.as_bytes()]),
-            None => store.fingerprint(&parts(b"caller", &credentials(headers))),
+            None => store.fingerprint(&parts(b"caller", &identity(headers))),
         }
     }
 
@@ -76,37 +90,40 @@ impl Caller<'_> {
 
 /// The upstream credential for a deferred call.
 pub(crate) fn account(store: &dyn Store, provider: &ProviderConfig, headers: &HeaderMap) -> Result<Account, ApiError> {
-    if provider.api_key.is_none() && credentials(headers).is_empty() {
-        return Err(ApiError::unauthorized(
-            "no API key: a deferred call needs the provider's key in Authorization, or api_key_env in proxy.toml",
-        ));
+    let mut kept: Vec<(&str, Vec<u8>)> = Vec::with_capacity(4);
+    if provider.api_key.is_none() {
+        kept.extend(credentials(headers).into_iter().map(|(name, value)| (name, value.to_vec())));
+        if kept.is_empty() {
+            return Err(ApiError::unauthorized(
+                "no API key: a deferred call needs the provider's key in its own header, or api_key_env in proxy.toml",
+            ));
+        }
     }
-    let sent = sent(provider, headers);
+    if provider.kind == ProviderKind::Anthropic && !headers.contains_key(ProviderKind::ANTHROPIC_VERSION) {
+        let message = "anthropic-version: the header is required, such as 2023-06-01";
+        return Err(ApiError::invalid_request(message).about(ProviderKind::ANTHROPIC_VERSION));
+    }
+    kept.extend(lane_headers(provider, headers));
     Ok(Account {
-        fingerprint: fingerprint_of(store, provider, &sent),
+        fingerprint: account_fingerprint(store, provider, headers),
         provider: provider.name.clone(),
-        headers: sent.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+        headers: kept.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     })
 }
 
 /// Stands for the upstream credential of any call; the same as [`account`] has.
 pub(crate) fn account_fingerprint(store: &dyn Store, provider: &ProviderConfig, headers: &HeaderMap) -> Fingerprint {
-    fingerprint_of(store, provider, &sent(provider, headers))
-}
-
-/// The headers that decide who pays.
-fn sent<'a>(provider: &ProviderConfig, headers: &'a HeaderMap) -> Vec<(&'static str, &'a [u8])> {
-    let mut sent = if provider.api_key.is_none() { credentials(headers) } else { Vec::new() };
-    sent.extend(ACCOUNT_HEADERS.into_iter().filter_map(|name| Some((name, headers.get(name)?.as_bytes()))));
-    sent
-}
-
-/// Exactly what is kept decides what is the same account.
-fn fingerprint_of(store: &dyn Store, provider: &ProviderConfig, sent: &[(&str, &[u8])]) -> Fingerprint {
+    let mut same_as = if provider.api_key.is_none() { identity(headers) } else { Vec::new() };
+    same_as.extend(lane_headers(provider, headers).map(|(name, value)| (name, Cow::Owned(value))));
     let env = provider.api_key.as_ref().map_or("", |key| key.env.as_str());
-    let mut hashed = parts(b"account", sent);
+    let mut hashed = parts(b"account", &same_as);
     hashed.extend([provider.name.as_bytes(), env.as_bytes()]);
     store.fingerprint(&hashed)
+}
+
+/// The headers beside the credential that decide who pays, and by which version of the API.
+fn lane_headers(provider: &ProviderConfig, headers: &HeaderMap) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    provider.kind.lane_headers().iter().filter_map(|name| Some((*name, joined(headers, name)?)))
 }
 
 /// The key itself, whichever header it came in.

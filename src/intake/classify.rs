@@ -2,7 +2,7 @@
 
 use crate::config::{Config, DeferralMode, DeferralRule};
 use crate::intake::marks::Marks;
-use crate::wire::openai::peek::{may_have_batch_suffix, without_batch_suffix};
+use crate::wire::peek::{may_have_batch_suffix, without_batch_suffix};
 
 /// What is known of a call when its mark is looked for.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::body::Body;
+use crate::domain::lane::Api;
 use crate::intake::interim;
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::respond::error_response;
@@ -176,7 +177,7 @@ where
 
 fn after_panic() -> Response<Body> {
     // The panic's own text went to standard error by the process's panic hook. On HTTP/2 hyper drops `Connection`.
-    let mut response = error_response(&ApiError::internal("nightbus failed on this call; see its log"));
+    let mut response = error_response(Api::OpenAi, &ApiError::internal("nightbus failed on this call; see its log"));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

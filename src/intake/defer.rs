@@ -31,15 +31,12 @@ use crate::intake::respond::{error_response, json_response};
 use crate::store::{NewRequest, RequestOptions, RequestRecord, StoreError, StoredResult};
 use crate::tasks::Tasks;
 use crate::wire::api_error::ApiError;
-use crate::wire::openai::batch_file::line_length;
-use crate::wire::openai::edit;
-use crate::wire::openai::peek::{Peek, peek, without_batch_suffix};
+use crate::wire::edit;
+use crate::wire::line::line_length;
+use crate::wire::peek::{Peek, not_in_a_line, peek, without_batch_suffix};
 
 /// How soon a caller that polls should come back.
 pub(crate) const POLL_SECONDS: u32 = 10;
-
-/// Fields that a batch line must not hold (providers.md, section 1.6).
-const NOT_IN_A_LINE: [&str; 4] = ["stream", "stream_options", "service_tier", "background"];
 
 /// A call that is to be deferred.
 #[derive(Debug)]
@@ -88,11 +85,11 @@ impl Desk {
             let refused = ApiError::invalid_request(error.message.clone());
             error.param.map_or_else(|| refused.clone(), |param| refused.clone().about(param))
         })?;
-        if peeked.background {
-            return Err(NotDeferred::Live("background"));
+        if let Some(reason) = peeked.live {
+            return Err(NotDeferred::Live(reason));
         }
         let model = without_batch_suffix(&peeked.model).unwrap_or(&peeked.model);
-        let line = line_body(&call.body, &peeked, model);
+        let line = line_body(call, &peeked, model);
         self.fits(call, &line)?;
         let account = caller::account(&**self.engine.store(), call.provider, call.headers)?;
         let identity = self.identity(call, account.fingerprint, key.as_deref());
@@ -273,10 +270,11 @@ impl Desk {
 }
 
 /// The body as its line holds it; the client's own bytes wherever that is possible.
-fn line_body(body: &Bytes, peeked: &Peek<'_>, model: &str) -> Bytes {
+fn line_body(call: &Deferral<'_>, peeked: &Peek<'_>, model: &str) -> Bytes {
+    let body = &call.body;
     let renamed = model != peeked.model;
     if peeked.needs_edit || renamed || edit::has_line_breaks(body) {
-        Bytes::from(edit::for_batch_line(body, &NOT_IN_A_LINE, renamed.then_some(model)))
+        Bytes::from(edit::for_batch_line(body, not_in_a_line(call.endpoint.api()), renamed.then_some(model)))
     } else {
         body.clone()
     }
@@ -371,14 +369,17 @@ fn queued(request: NewRequest) -> Option<RequestRecord> {
 
 /// `202` with where to find the result, and the request object.
 async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, marks: &Marks) -> Response<Body> {
+    let api = asked.endpoint.api();
     let record = match record {
         Some(record) => Ok(Some(record)),
         None => desk.engine.store().request(asked.id).await,
     };
     let mut response = match record {
         Ok(Some(record)) => pending(&record, desk.config.retention),
-        Ok(None) => return error_response(&ApiError::internal("the request is gone: send the call again")),
-        Err(error) => return error_response(&unavailable(&error)),
+        Ok(None) => {
+            return error_response(api, &ApiError::internal("the request is gone: send the call again"));
+        }
+        Err(error) => return error_response(api, &unavailable(&error)),
     };
     let respond_async = marks.respond_async.then(|| "respond-async".to_owned());
     let waited = marks.wait.map(|wait| format!("wait={}", wait.as_secs()));

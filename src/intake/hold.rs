@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, BoxError};
-use crate::domain::ids::RequestId;
 use crate::domain::request::RequestState;
 use crate::engine::Engine;
 use crate::engine::waiters::{Answer, Waiter};
@@ -24,7 +23,7 @@ use crate::intake::answer::{self, Asked};
 use crate::intake::client::Client;
 use crate::intake::respond::error_response;
 use crate::wire::api_error::ApiError;
-use crate::wire::openai::replay::{HEARTBEAT, Replay, ReplayEndpoint};
+use crate::wire::replay::{Replay, ReplayEndpoint, heartbeat_event};
 
 /// A connection that waits for one request. Dropping it (the client left) takes the waiter off the list.
 #[derive(Debug)]
@@ -125,16 +124,17 @@ pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client)
 async fn truthful(held: &Held, answer: Option<&Answer>) -> Told {
     match answer {
         Some(answer) => Told::Answer(answer::respond(&held.asked, answer)),
-        None => Told::Stopping(stopping(held.asked.id, held.state().await)),
+        None => Told::Stopping(stopping(&held.asked, held.state().await)),
     }
 }
 
 /// The process stops: the request goes on after the restart, and the same call finds it again.
-fn stopping(id: RequestId, state: RequestState) -> Response<Body> {
+fn stopping(asked: &Asked, state: RequestState) -> Response<Body> {
+    let id = asked.id;
     let error = ApiError::shutting_down(format!(
         "nightbus is stopping; request {id} is kept: send the call again after the restart"
     ));
-    let mut response = error_response(&error);
+    let mut response = error_response(asked.endpoint.api(), &error);
     answer::set_pending_headers(response.headers_mut(), id, state);
     response
 }
@@ -183,7 +183,7 @@ async fn next_event(
     endpoint: ReplayEndpoint,
     heartbeat: Duration,
 ) -> Result<Option<(Frame<Bytes>, Stage)>, BoxError> {
-    let heartbeat_frame = || Frame::data(Bytes::from_static(HEARTBEAT));
+    let heartbeat_frame = || Frame::data(Bytes::from_static(heartbeat_event(endpoint)));
     loop {
         stage = match stage {
             Stage::First(held) => return Ok(Some((heartbeat_frame(), Stage::Waiting(held)))),

@@ -48,14 +48,14 @@ pub async fn forward(
 ) -> Response<Body> {
     let (request, upgrade) = match prepare(request, &target) {
         Ok(prepared) => prepared,
-        Err(error) => return error_response(&error),
+        Err(error) => return error_response(target.provider.kind.api(), &error),
     };
     let mut response = match client.send(request).await {
         Ok(response) => match upgrade {
             Some(upgrade) if response.status() == StatusCode::SWITCHING_PROTOCOLS => upgrade.accept(response),
             _ => as_received(response),
         },
-        Err(error) => failed(&target.provider.name, &error),
+        Err(error) => failed(target.provider, &error),
     };
     if let Some(reason) = passthrough_reason {
         response.headers_mut().insert(PASSTHROUGH, HeaderValue::from_static(reason));
@@ -136,15 +136,16 @@ fn as_received(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// The answer when there is none from the provider.
-fn failed(provider: &str, error: &UpstreamError) -> Response<Body> {
-    let cause = error.cause();
+fn failed(provider: &ProviderConfig, error: &UpstreamError) -> Response<Body> {
+    let (cause, api) = (error.cause(), provider.kind.api());
+    let provider = &provider.name;
     tracing::warn!(provider, cause, "a live call got no answer");
     let what = if error.is_unreachable() {
         format!("the provider \"{provider}\" cannot be reached")
     } else {
         format!("the provider \"{provider}\" did not answer")
     };
-    error_response(&ApiError::upstream_unreachable(format!("{what}: {cause}")))
+    error_response(api, &ApiError::upstream_unreachable(format!("{what}: {cause}")))
 }
 
 /// A client that asked for another protocol.

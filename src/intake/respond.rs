@@ -8,15 +8,16 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::body::{self, Body};
+use crate::domain::lane::Api;
 use crate::wire::api_error::ApiError;
 
 /// Read by the official SDKs before their own rules.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// `error` in OpenAI's envelope.
-pub fn error_response(error: &ApiError) -> Response<Body> {
+/// `error` in the envelope of the caller's API.
+pub fn error_response(api: Api, error: &ApiError) -> Response<Body> {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json_response(status, error.openai_body());
+    let mut response = json_response(status, error.body(api));
     let should_retry = if error.should_retry() { "true" } else { "false" };
     response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static(should_retry));
     if let Some(seconds) = error.retry_after {
@@ -41,7 +42,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_an_envelope_with_the_headers_sdks_read() {
-        let response = error_response(&ApiError::queue_full("come back later"));
+        let response = error_response(Api::OpenAi, &ApiError::queue_full("come back later"));
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers().get("content-type").unwrap(), "application/json");
         assert_eq!(response.headers().get("retry-after").unwrap(), "30");
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn what_cannot_get_better_is_not_retried() {
-        let response = error_response(&ApiError::invalid_request("no model"));
+        let response = error_response(Api::OpenAi, &ApiError::invalid_request("no model"));
         assert_eq!(response.headers().get("x-should-retry").unwrap(), "false");
         assert!(!response.headers().contains_key("retry-after"));
     }

@@ -60,6 +60,11 @@ pub(crate) fn deferrable_endpoint(method: &Method, rest: &str) -> Option<Endpoin
     (method == Method::POST).then(|| Endpoint::ALL.into_iter().find(|endpoint| endpoint.relative() == path)).flatten()
 }
 
+/// Whether `rest` is a route of Anthropic's Messages (contract, section 2).
+pub(crate) fn is_messages(rest: &str) -> bool {
+    path_of(rest).strip_prefix("/messages").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The part before the query.
 pub(crate) fn path_of(path_and_query: &str) -> &str {
     path_and_query.split('?').next().unwrap_or_default()

@@ -9,8 +9,8 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
-use crate::config::ProviderConfig;
-use crate::domain::lane::Endpoint;
+use crate::config::{ProviderConfig, ProviderKind};
+use crate::domain::lane::{Api, Endpoint};
 use crate::intake::call_body::{self, CallBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
@@ -23,12 +23,12 @@ use crate::intake::meter::{self, Meter, Metered};
 use crate::intake::passthrough::{self, Target};
 use crate::intake::respond::error_response;
 use crate::intake::results::OwnCall;
-use crate::intake::route::{Route, deferrable_endpoint, path_of, route};
+use crate::intake::route::{Route, deferrable_endpoint, is_messages, path_of, route};
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
-use crate::wire::openai::edit;
-use crate::wire::openai::peek::{may_have_batch_suffix, without_batch_suffix};
+use crate::wire::edit;
+use crate::wire::peek::{may_have_batch_suffix, without_batch_suffix};
 
 /// The main listener's service.
 #[derive(Clone, Debug)]
@@ -96,6 +96,7 @@ impl Intake {
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
     pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
         let origin = request.headers().get(ORIGIN).cloned();
+        let api = self.api_of(&request);
         let pages = &self.desk.config.cors.allow_origins;
         let result = match cors::guard(pages, request.headers()) {
             Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
@@ -110,11 +111,41 @@ impl Intake {
             }
             Err(error) => {
                 self.desk.engine.telemetry().request_refused(error.code);
-                error_response(&error)
+                error_response(api, &error)
             }
         };
         cors::let_read(pages, origin, response.headers_mut());
         response
+    }
+
+    /// The provider of a call that names one or none. Messages go to one of kind `anthropic`; so do other calls whose
+    /// `anthropic-version` says that they are meant for it: its SDKs have one base URL for all of them.
+    fn provider_name<'a>(&'a self, named: Option<&'a str>, rest: &str, headers: &HeaderMap) -> &'a str {
+        let config = &self.desk.config;
+        let default = config.default_provider.as_str();
+        if let Some(named) = named {
+            return named;
+        }
+        if !is_messages(rest) && !headers.contains_key(ProviderKind::ANTHROPIC_VERSION) {
+            return default;
+        }
+        let is_anthropic =
+            |name: &str| config.providers.get(name).is_some_and(|provider| provider.kind == ProviderKind::Anthropic);
+        let preferred = [default, ProviderKind::Anthropic.as_str()].into_iter();
+        preferred.chain(config.providers.keys().map(String::as_str)).find(|name| is_anthropic(name)).unwrap_or(default)
+    }
+
+    /// In whose envelope errors are told.
+    fn api_of(&self, request: &Request<Incoming>) -> Api {
+        let config = &self.desk.config;
+        let path = request.uri().path();
+        match route(request.method(), path, |name| config.providers.contains_key(name)) {
+            Route::Api { provider, rest, .. } => {
+                let name = self.provider_name(provider, rest, request.headers());
+                config.providers.get(name).map_or(Api::OpenAi, |provider| provider.kind.api())
+            }
+            Route::Own(_) | Route::DeferredCompletion(_) | Route::Unknown => Api::OpenAi,
+        }
     }
 
     async fn route(&self, request: Request<Incoming>, info: &ConnectionInfo) -> Result<Answered, ApiError> {
@@ -134,7 +165,7 @@ impl Intake {
         let client = Client::of(request.headers(), request.version(), info.interim.as_ref(), hold);
         match place {
             Route::Api { provider, rest, batch } => {
-                let name = provider.unwrap_or(&desk.config.default_provider);
+                let name = self.provider_name(provider, rest, request.headers());
                 let provider =
                     providers.get(name).ok_or_else(|| ApiError::not_found(format!("no provider {name:?}")))?;
                 caller.may_use(name)?;

@@ -5,7 +5,7 @@
 //! | `GET /sim/counters` | totals |
 //! | `GET /sim/executions`, `?probe=X`, `?custom_id=X` | executions by marker |
 //! | `GET /sim/bill` | executions and tokens that are billed, by model and service |
-//! | `GET /sim/batches` | all batches of all keys, newest first |
+//! | `GET /sim/batches` | all batches of all keys, newest first, Message Batches last |
 //! | `GET /sim/requests?limit=&path=` | the last calls: method, path, headers, body |
 //! | `GET`, `POST`, `DELETE /sim/faults` | the armed faults; replace by `{"faults":["name:count"]}`; none |
 //! | `POST /sim/settings` | any of `batch_seconds`, `live_latency_ms`, `fail_rate`, `enqueued_token_limit` |
@@ -30,7 +30,9 @@ pub(super) fn handle(state: &State, method: &Method, route: &str, query: &Query,
         ("GET", "bill") => state.counters.bill(),
         ("GET", "batches") => {
             let batches = state.batches.newest_first();
-            json!({"object": "list", "data": batches.iter().map(|batch| view::object(state, batch)).collect::<Vec<_>>()})
+            let mut views: Vec<Value> = batches.iter().map(|batch| view::object(state, batch)).collect();
+            views.extend(state.messages.views());
+            json!({"object": "list", "data": views})
         }
         ("GET", "requests") => {
             let limit = query.number("limit", 1..=1_000, 100)?;

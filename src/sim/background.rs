@@ -54,7 +54,7 @@ pub(super) fn start(state: &State, call: &Call<'_>, latency: Duration) -> Outcom
     }
     let execution = Execution::of(call.body);
     let (finished, usage) = responses::respond(call, &mut new_run(state, call, &execution));
-    state.counters.live_executed(call.endpoint, execution, usage);
+    state.counters.live_executed(call.endpoint.path(), execution, usage);
     let queued = unfinished(&finished, "queued");
     let id = finished.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
     let job = Job { finished, ready_at: Instant::now() + latency, cancelled: false };

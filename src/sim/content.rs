@@ -48,7 +48,7 @@ pub(super) fn download(state: &State, account: &Account, id: &str) -> Outcome {
 }
 
 /// The first `sent` bytes of `pieces`; then the end, or a cut.
-fn chunked(pieces: Vec<Bytes>, sent: usize, cut: bool) -> Body {
+pub(super) fn chunked(pieces: Vec<Bytes>, sent: usize, cut: bool) -> Body {
     let start = (pieces.into_iter(), Bytes::new(), sent, cut);
     let frames = stream::unfold(start, |(mut pieces, mut piece, mut left, cut)| async move {
         while piece.is_empty() && left > 0 {

@@ -250,7 +250,7 @@ async fn wait(state: &State, batch: &Batch, share: f64, is_stuck: bool) -> bool 
 }
 
 /// Sleeps until `share` of `batch_seconds` has passed since `from`, whatever `batch_seconds` becomes meanwhile.
-async fn pause(state: &State, from: Instant, share: f64) {
+pub(super) async fn pause(state: &State, from: Instant, share: f64) {
     let mut settings = state.settings.subscribe();
     loop {
         let seconds = settings.borrow_and_update().batch_seconds * share;

@@ -54,7 +54,7 @@ async fn checked_call(state: &State, endpoint: Endpoint, headers: &HeaderMap, bo
     let cut = state.faults.take(Fault::LiveCut);
     if call.wants_stream() {
         if let Some((events, usage)) = events(&call, &mut run) {
-            state.counters.live_executed(endpoint, execution, usage);
+            state.counters.live_executed(endpoint.path(), execution, usage);
             let pause = number_after(call.asked(), "sim-chunk-ms=").map(Duration::from_millis).unwrap_or_default();
             return Ok(event_stream(stream::body(events, pause, cut)));
         }
@@ -63,7 +63,7 @@ async fn checked_call(state: &State, endpoint: Endpoint, headers: &HeaderMap, bo
     }
     let Answer { status, body, usage } = answer(&call, &mut run);
     if status < 300 {
-        state.counters.live_executed(endpoint, execution, usage);
+        state.counters.live_executed(endpoint.path(), execution, usage);
     } else {
         state.counters.live_refused();
     }

@@ -1,12 +1,13 @@
-//! The strict provider simulator: a stand-in for OpenAI's live and batch APIs, with faults by name.
+//! The strict provider simulator: a stand-in for OpenAI's and Anthropic's live and batch APIs, with faults by name.
 //!
 //! Shipped as `nightbus simulate`, used by `nightbus demo`, and the fake of every integration test. It is written
-//! from the provider's specification (providers.md, sections 1 and 8) and shares no code with the engine or the
+//! from the provider's specification (providers.md, sections 1, 2 and 8) and shares no code with the engine or the
 //! formats in `wire`, so that a misreading there cannot be hidden by the same misreading here. It refuses what the
 //! provider refuses, and it counts every execution that would be billed.
 
 mod admin;
 mod answers;
+mod anthropic;
 mod background;
 mod batches;
 mod content;
@@ -52,15 +53,15 @@ pub struct SimOptions {
     pub faults: Vec<String>,
     /// Decides order of results, failing lines, and everything else that is random.
     pub seed: u64,
-    /// The keys that are accepted; `None`: any non-empty bearer key.
+    /// The keys that are accepted; `None`: any non-empty key.
     pub api_keys: Option<Vec<String>>,
     /// Whether a call without a key is refused with 401.
     pub require_key: bool,
     /// Prompt tokens that may be enqueued for each key and model (providers.md, section 1.8); `None`: no limit.
     pub enqueued_token_limit: Option<u64>,
-    /// Requests in one batch file; `None`: the provider's 50,000.
+    /// Requests in one batch; `None`: the provider's own (50,000 and 100,000).
     pub max_requests: Option<usize>,
-    /// Bytes in one batch file; `None`: the provider's 200,000,000.
+    /// Bytes in one batch; `None`: the provider's own (200,000,000 and 256,000,000).
     pub max_bytes: Option<u64>,
 }
 

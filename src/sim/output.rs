@@ -228,7 +228,7 @@ impl<'a> Writer<'a> {
 
     fn flush_counts(&mut self) {
         if !self.batch.forget.is_cancelled() {
-            self.state.counters.batch_executed(self.batch.endpoint, std::mem::take(&mut self.executed));
+            self.state.counters.batch_executed(self.batch.endpoint.path(), std::mem::take(&mut self.executed));
         }
     }
 

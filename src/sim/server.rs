@@ -1,6 +1,6 @@
 //! The listener and the routes (providers.md, section 1.1).
 //!
-//! Everything carries `x-request-id`. `/v1/…` needs a key; `/sim/…` does not.
+//! Everything carries `x-request-id`. `/v1/…` needs a key; `/sim/…` does not. `/v1/messages…` is the second dialect.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -22,7 +22,7 @@ use crate::sim::answers::Endpoint;
 use crate::sim::counters::Seen;
 use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
 use crate::sim::state::{Account, State};
-use crate::sim::{admin, background, batches, content, files, live, upload};
+use crate::sim::{admin, anthropic, background, batches, content, files, live, upload};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
@@ -104,6 +104,18 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
     if let Some(route) = path.strip_prefix("/sim/") {
         let body = read(body).await?;
         return admin::handle(state, &parts.method, route, &query, &body);
+    }
+    if anthropic::speaks(&path, &parts.headers) {
+        let most =
+            if anthropic::is_batch_creation(&parts.method, &path) { anthropic::MAX_BATCH_BYTES } else { MAX_BODY };
+        let body = match Limited::new(body, most).collect().await {
+            Ok(body) => Some(body.to_bytes()),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => None,
+            Err(_gone) => return Err(Failure::Cut),
+        };
+        let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
+        state.requests.push(Seen { method, uri, headers, body: body.clone().unwrap_or_default() });
+        return anthropic::handle(state, &parts, &query, body).await;
     }
     let segments: Vec<&str> = path.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
     let account = account(state, &parts.headers)?;

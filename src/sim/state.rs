@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::domain::clock::{Clock as _, SystemClock};
 use crate::sim::SimOptions;
+use crate::sim::anthropic::{MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MessageBatches};
 use crate::sim::background::Background;
 use crate::sim::batches::Batches;
 use crate::sim::counters::{Counters, RequestLog};
@@ -42,6 +43,7 @@ pub(super) struct Account {
 pub(super) struct State {
     pub(super) settings: watch::Sender<Settings>,
     pub(super) limits: Limits,
+    pub(super) message_limits: Limits,
     pub(super) api_keys: Option<Vec<String>>,
     pub(super) require_key: bool,
     pub(super) seed: u64,
@@ -51,6 +53,7 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) files: Files,
     pub(super) batches: Batches,
+    pub(super) messages: MessageBatches,
     pub(super) pool: TokenPool,
     pub(super) creates: HourlyCreates,
     pub(super) counters: Counters,
@@ -72,6 +75,10 @@ impl State {
         Ok(Self {
             settings: watch::Sender::new(settings),
             limits: Limits::new(options.max_requests, options.max_bytes),
+            message_limits: Limits {
+                max_requests: options.max_requests.unwrap_or(MAX_BATCH_REQUESTS),
+                max_bytes: options.max_bytes.unwrap_or(MAX_BATCH_BYTES as u64),
+            },
             api_keys: options.api_keys,
             require_key: options.require_key,
             seed: options.seed,
@@ -81,6 +88,7 @@ impl State {
             faults: Faults::new(&options.faults)?,
             files: Files::default(),
             batches: Batches::default(),
+            messages: MessageBatches::default(),
             pool: TokenPool::default(),
             creates: HourlyCreates::default(),
             counters: Counters::default(),
@@ -108,6 +116,7 @@ impl State {
     /// Forgets files, batches, faults and counters. Running batches stop where they are.
     pub(super) fn reset(&self) {
         self.batches.clear();
+        self.messages.clear();
         self.files.clear();
         self.faults.reset();
         self.pool.clear();

@@ -201,7 +201,8 @@ fn bounded(usage: Usage) -> Usage {
     let [input, cached, cache_written, output, reasoning] =
         [usage.input, usage.cached, usage.cache_written, usage.output, usage.reasoning]
             .map(|count| count.min(MOST_TOKENS));
-    Usage { input, cached, cache_written, output, reasoning }
+    // For how long tokens were written is in the price; only the price needs it.
+    Usage { input, cached, cache_written, cache_written_1h: 0, output, reasoning }
 }
 
 /// Sums of rows. Money is in nano-dollars.

@@ -2,19 +2,22 @@
 //! proxy.toml lie over it.
 
 use crate::config::{BatchingConfig, ProviderConfig, ProviderKind};
-use crate::domain::lane::Endpoint;
+use crate::domain::lane::{Api, Endpoint};
+use crate::wire::line::frame_length;
 
 /// What one configured provider takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// Requests per batch file.
+    /// Requests per batch.
     pub max_requests: u32,
-    /// Bytes per batch file.
+    /// Bytes that the lines of one batch may have.
     pub max_bytes: u64,
     /// Sum of embedding inputs over a batch.
     pub max_embedding_inputs: u32,
     /// Enqueued prompt tokens per credential and model, if a limit is known.
     pub in_flight_tokens: Option<u64>,
+    /// The lines are in the call that creates the batch: there are no files, and no metadata that could name it.
+    pub inline: bool,
     /// Endpoints that can be batched.
     pub endpoints: Vec<Endpoint>,
     /// Endpoints whose live calls take `service_tier: "flex"`.
@@ -36,7 +39,12 @@ impl Capability {
                 .max_requests
                 .unwrap_or(kind.max_requests)
                 .min(batching.max_requests.unwrap_or(u32::MAX)),
-            max_bytes: provider.max_bytes.unwrap_or(kind.max_bytes).min(batching.max_bytes.unwrap_or(u64::MAX)),
+            // For the lines: what stands around them counts as well.
+            max_bytes: provider
+                .max_bytes
+                .unwrap_or(kind.max_bytes)
+                .min(batching.max_bytes.unwrap_or(u64::MAX))
+                .saturating_sub(frame_length(provider.kind.api())),
             in_flight_tokens: smallest(provider.in_flight_tokens.or(kind.in_flight_tokens), batching.in_flight_tokens),
             endpoints: provider
                 .endpoints
@@ -45,18 +53,32 @@ impl Capability {
             max_embedding_inputs: kind.max_embedding_inputs,
             flex_endpoints: kind.flex_endpoints,
             file_expiry_seconds: kind.file_expiry_seconds,
+            inline: kind.inline,
         }
     }
 
     fn of_kind(kind: ProviderKind) -> Self {
         match kind {
+            // providers.md, section 2.5. Batches expire after 24 h and keep their results for 29 days; the queue's limit shows
+            // as 429 at creation.
+            ProviderKind::Anthropic => Self {
+                max_requests: 100_000,
+                max_bytes: 256_000_000,
+                max_embedding_inputs: 0,
+                in_flight_tokens: None,
+                inline: true,
+                endpoints: Endpoint::of_api(Api::Anthropic),
+                flex_endpoints: Vec::new(),
+                file_expiry_seconds: None,
+            },
             // providers.md, sections 1.2, 1.3, 1.8 and 1.12.
             ProviderKind::OpenAi => Self {
                 max_requests: 50_000,
                 max_bytes: 200_000_000,
                 max_embedding_inputs: 50_000,
                 in_flight_tokens: None,
-                endpoints: Endpoint::ALL.to_vec(),
+                inline: false,
+                endpoints: Endpoint::of_api(Api::OpenAi),
                 flex_endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
                 file_expiry_seconds: Some(14 * 24 * 3600),
             },

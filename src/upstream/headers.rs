@@ -66,14 +66,17 @@ pub fn set_credential(headers: &mut HeaderMap, kind: ProviderKind, key: &SecretS
     headers.remove(API_KEY);
     headers.remove(X_API_KEY);
     headers.remove(AUTHORIZATION);
-    match kind {
-        ProviderKind::OpenAi => match HeaderValue::try_from(format!("Bearer {}", key.expose_secret())) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                headers.insert(AUTHORIZATION, value);
-            }
-            Err(_not_a_header_value) => tracing::error!("the provider's key has characters that no header can hold"),
-        },
+    let key = key.expose_secret();
+    let (name, value) = match kind {
+        ProviderKind::OpenAi => (AUTHORIZATION, HeaderValue::try_from(format!("Bearer {key}"))),
+        ProviderKind::Anthropic => (X_API_KEY, HeaderValue::try_from(key)),
+    };
+    match value {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        Err(_not_a_header_value) => tracing::error!("the provider's key has characters that no header can hold"),
     }
 }
 
@@ -148,6 +151,14 @@ mod tests {
         let all: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(all, [("authorization", "Bearer sk-provider")]);
         assert!(!format!("{headers:?}").contains("sk-provider"), "the key must not show in debug output");
+    }
+
+    #[test]
+    fn anthropics_key_has_a_header_of_its_own() {
+        let mut headers = map(&[("authorization", "Bearer client"), ("x-api-key", "client")]);
+        set_credential(&mut headers, ProviderKind::Anthropic, &SecretString::from("sk-ant"));
+        let all: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(all, [("x-api-key", "sk-ant")]);
     }
 
     #[test]

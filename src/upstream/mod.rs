@@ -1,10 +1,12 @@
 //! What goes out: the HTTP client, TLS, outbound proxies, the headers that end here, and the providers' batch APIs
 //! with what each kind can do.
 
+pub mod anthropic;
 pub mod capability;
 pub mod client;
 mod connect;
 pub mod error;
+mod exchange;
 pub mod headers;
 mod multipart;
 pub mod openai;

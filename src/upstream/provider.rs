@@ -1,7 +1,9 @@
 //! What the engine needs of a provider's batch API. One file per provider kind implements it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::BatchId;
 use crate::domain::lane::Endpoint;
 use crate::upstream::capability::Capability;
-use crate::wire::openai::batch::BatchObject;
+use crate::wire::batch::BatchObject;
 
 /// What a provider call returns.
 pub type ProviderFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
@@ -40,12 +42,12 @@ pub struct InputFile {
 }
 
 /// What a batch is made of.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CreateBatch {
-    /// Goes into the metadata, so that the batch can be found again.
+    /// Stamped on the batch (metadata, or the lines' own ids), so that it can be found again.
     pub id: BatchId,
-    /// The uploaded file.
-    pub input_file_id: String,
+    /// Its lines.
+    pub input: BatchInput,
     /// The endpoint of all lines.
     pub endpoint: Endpoint,
 }
@@ -72,24 +74,50 @@ pub struct LiveAnswer {
     pub body: Bytes,
 }
 
+/// How the lines reach the provider.
+#[derive(Debug)]
+pub enum BatchInput {
+    /// In a file that was uploaded before.
+    Uploaded(String),
+    /// In the call that creates the batch ([`Capability::inline`]).
+    Inline {
+        /// Exact length in bytes.
+        length: u64,
+        /// The whole body of the call, streamed.
+        content: Body,
+    },
+}
+
+/// A batch that may or may not exist at the provider.
+#[derive(Clone, Debug)]
+pub struct Sought {
+    /// Whose stamp it carries.
+    pub id: BatchId,
+    /// When its intent was written; the provider's clock may differ by an hour.
+    pub since: Micros,
+    /// How many lines it has: some may have ended before it was created.
+    pub lines: RangeInclusive<u32>,
+    /// The provider's ids of batches that are known to be others. Only filled for providers without a place for a
+    /// stamp on the batch itself ([`Capability::inline`]).
+    pub others: HashSet<String>,
+}
+
 /// A provider's batch API, and its live one.
 pub trait BatchProvider: Send + Sync + fmt::Debug {
     /// What it takes.
     fn capability(&self) -> &Capability;
 
-    /// Uploads an input file; the file's id.
-    fn upload<'a>(&'a self, credentials: &'a Credentials, file: InputFile) -> ProviderFuture<'a, String>;
+    /// Uploads an input file; the file's id. Never asked of a provider that takes its lines inline.
+    fn upload<'a>(&'a self, _credentials: &'a Credentials, _file: InputFile) -> ProviderFuture<'a, String> {
+        let cause = "this kind of provider takes no files".to_owned();
+        Box::pin(std::future::ready(Err(ProviderError::Unreadable { operation: UPLOAD, cause })))
+    }
 
     /// Creates a batch. The call is not idempotent: see [`ProviderError::may_have_taken_effect`].
-    fn create<'a>(&'a self, credentials: &'a Credentials, batch: &'a CreateBatch) -> ProviderFuture<'a, BatchObject>;
+    fn create<'a>(&'a self, credentials: &'a Credentials, batch: CreateBatch) -> ProviderFuture<'a, BatchObject>;
 
-    /// Looks for the batch that carries `id`, among those created since `since` (the provider's clock may differ by an hour).
-    fn find<'a>(
-        &'a self,
-        credentials: &'a Credentials,
-        id: BatchId,
-        since: Micros,
-    ) -> ProviderFuture<'a, Option<BatchObject>>;
+    /// Looks for a batch whose creation got no answer. An error while it cannot be told whether it is there.
+    fn find<'a>(&'a self, credentials: &'a Credentials, sought: &'a Sought) -> ProviderFuture<'a, Option<BatchObject>>;
 
     /// Reads a batch.
     fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject>;
@@ -103,12 +131,16 @@ pub trait BatchProvider: Send + Sync + fmt::Debug {
     /// Makes a live call. Not idempotent: an error that [`ProviderError::is_unsettled`] may have been executed and billed.
     fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer>;
 
-    /// Deletes a file. Deleting one that is gone is a success.
-    fn delete_file<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, ()>;
+    /// Deletes a file. Deleting one that is gone is a success, as is doing nothing where there are no files.
+    fn delete_file<'a>(&'a self, _credentials: &'a Credentials, _file: &'a str) -> ProviderFuture<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// The operation that a batch begins with, as it stands in errors.
 pub const UPLOAD: &str = "upload";
+/// The same where the lines are in the call that creates the batch.
+pub const SUBMIT: &str = "submit";
 
 /// A provider call that gave no result.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -182,9 +214,9 @@ impl ProviderError {
         }
     }
 
-    /// Whether the provider has no Batch API at all: an upload names nothing that could be missing, so its route is.
+    /// Whether the provider has no Batch API at all: the first call names nothing that could be missing, so its route is.
     pub fn has_no_batch_api(&self) -> bool {
-        matches!(self, Self::Refused { operation: UPLOAD, status: 404 | 405 | 501, .. })
+        matches!(self, Self::Refused { operation: UPLOAD | SUBMIT, status: 404 | 405 | 501, .. })
     }
 
     /// Whether the thing asked for is not there.

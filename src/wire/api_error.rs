@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::domain::lane::Api;
+
 /// One of the errors of nightbus's own (the provider's errors are passed on as they are).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -114,8 +116,47 @@ impl ApiError {
         matches!((self.status, self.code.as_bytes()), (429 | 503, _) | (502, b"upstream_unreachable") | (500, _))
     }
 
-    /// The body in OpenAI's envelope (providers.md, section 1.15): all four keys, type `nightbus_error`.
-    pub fn openai_body(&self) -> Vec<u8> {
+    /// The body in the API's own envelope.
+    pub fn body(&self, api: Api) -> Vec<u8> {
+        match api {
+            Api::OpenAi => self.openai_body(),
+            Api::Anthropic => self.anthropic_body(),
+        }
+    }
+
+    /// The type that Anthropic's own errors of this status have (providers.md, section 2.5), and with it nightbus's code.
+    fn anthropic_body(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            r#type: &'static str,
+            error: Inner<'a>,
+        }
+        #[derive(Serialize)]
+        struct Inner<'a> {
+            r#type: &'static str,
+            message: &'a str,
+            code: &'static str,
+            param: Option<&'a str>,
+        }
+        let error = Inner {
+            r#type: self.kind(Api::Anthropic),
+            message: &self.message,
+            code: self.code,
+            param: self.param.as_deref(),
+        };
+        serde_json::to_vec(&Envelope { r#type: "error", error }).unwrap_or_default()
+    }
+
+    /// What stands as the error's `type` in the API's envelope.
+    pub const fn kind(&self, api: Api) -> &'static str {
+        match (api, self.status) {
+            (Api::OpenAi, _) => "nightbus_error",
+            (Api::Anthropic, status) => anthropic_type(status),
+        }
+    }
+
+    /// All four keys, type `nightbus_error` (providers.md, section 1.15).
+    fn openai_body(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Envelope<'a> {
             error: Inner<'a>,
@@ -130,12 +171,27 @@ impl ApiError {
         let envelope = Envelope {
             error: Inner {
                 message: &self.message,
-                r#type: "nightbus_error",
+                r#type: self.kind(Api::OpenAi),
                 param: self.param.as_deref(),
                 code: self.code,
             },
         };
         serde_json::to_vec(&envelope).unwrap_or_default()
+    }
+}
+
+/// The type of Anthropic's own errors with that status (providers.md, section 2.5).
+const fn anthropic_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        409 => "conflict_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        504 => "timeout_error",
+        400..500 => "invalid_request_error",
+        _ => "api_error",
     }
 }
 
@@ -145,12 +201,23 @@ mod tests {
 
     #[test]
     fn envelope_has_all_four_keys() {
-        let body = ApiError::invalid_request("no model: add \"model\"").about("model").openai_body();
+        let body = ApiError::invalid_request("no model: add \"model\"").about("model").body(Api::OpenAi);
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             value,
             serde_json::json!({"error": {"message": "no model: add \"model\"", "type": "nightbus_error",
                 "param": "model", "code": "invalid_request"}})
+        );
+    }
+
+    #[test]
+    fn anthropics_envelope_has_its_type_and_our_code() {
+        let body = ApiError::queue_full("come back later").body(Api::Anthropic);
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"type": "error", "error": {"type": "rate_limit_error", "message": "come back later",
+                "code": "queue_full", "param": null}})
         );
     }
 

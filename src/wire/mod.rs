@@ -1,4 +1,12 @@
-//! The APIs' formats: what goes over the wire, read and written without any I/O. One folder per API shape.
+//! The APIs' formats: what goes over the wire, read and written without any I/O. One folder per API shape; the files
+//! beside them are what the engine and the intake see, and choose the shape by the endpoint.
 
+pub mod anthropic;
 pub mod api_error;
+pub mod batch;
+pub mod edit;
+pub mod line;
 pub mod openai;
+pub mod peek;
+pub mod replay;
+pub mod usage;

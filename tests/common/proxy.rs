@@ -24,9 +24,12 @@ pub(crate) fn toml(base_url: &str, top: &str, tables: &str) -> String {
         "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{top}\n\
          [providers.openai]\nbase_url = \"{base_url}\"\n{tables}\n"
     );
-    for (table, keys) in
-        [("[batching]", "idle = \"60ms\"\nmax_age = \"5s\"\npoll = \"100ms\"\n"), ("[shutdown]", "grace = \"300ms\"\n")]
-    {
+    let anthropic = format!("base_url = \"{base_url}\"\n");
+    for (table, keys) in [
+        ("[providers.anthropic]", anthropic.as_str()),
+        ("[batching]", "idle = \"60ms\"\nmax_age = \"5s\"\npoll = \"100ms\"\n"),
+        ("[shutdown]", "grace = \"300ms\"\n"),
+    ] {
         if !tables.contains(table) {
             text.push_str(&format!("{table}\n{keys}"));
         }

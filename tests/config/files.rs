@@ -107,7 +107,8 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.retention.as_secs(), 72 * 3600);
     assert_eq!(config.default_provider, "openai");
     assert!(!config.allow_unauthenticated);
-    assert_eq!(config.providers.len(), 1);
+    let names: Vec<&String> = config.providers.keys().collect();
+    assert_eq!(names, ["anthropic", "openai"]);
 }
 
 #[test]

@@ -74,7 +74,7 @@ const WITH_COMPANY: &[&str] = &[
 
 /// Keys of later versions with a value that only these take.
 const LATER: &[(&str, &str)] = &[
-    ("providers.openai.kind", "\"anthropic\""),
+    ("providers.openai.kind", "\"azure\""),
     ("deferral.fallback", "[\"background_8h\", \"sync\"]"),
     ("store", "\"postgres://u:hunter2@db/nightbus\""),
     ("flight.min_requests", "10"),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nightbus::config::{Config, Overrides, load, parse, summary};
+use nightbus::config::{Config, Overrides, ProviderKind, load, parse, summary};
 use secrecy::ExposeSecret;
 
 use super::super::{environment, load_with, mistakes_with, shown};
@@ -18,9 +18,30 @@ fn providers_come_from_file_environment_and_option() {
     )
     .unwrap();
     let names: Vec<&String> = config.providers.keys().collect();
-    assert_eq!(names, ["local", "my-groq", "openai"]);
+    assert_eq!(names, ["anthropic", "local", "my-groq", "openai"]);
     assert_eq!(config.providers["my-groq"].max_requests, Some(7));
     assert_eq!(config.providers["local"].name, "local");
+}
+
+#[test]
+fn anthropic_is_there_unless_another_of_its_kind_or_client_keys_are() {
+    let config = parse(None, [], &Overrides::default()).unwrap();
+    let own = &config.providers["anthropic"];
+    assert_eq!(
+        (own.kind, own.base_url.to_string().as_str()),
+        (ProviderKind::Anthropic, "https://api.anthropic.com/v1")
+    );
+    let other = "[providers.claude]\nkind = \"anthropic\"\nbase_url = \"http://127.0.0.1:9/v1\"";
+    let config = load_with(other, &[]).unwrap();
+    assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["claude", "openai"]);
+    let config = load_with("[providers.anthropic]\nmax_requests = 3", &[]).unwrap();
+    assert_eq!(config.providers["anthropic"].kind, ProviderKind::Anthropic, "its name says it");
+    let config =
+        load_with("[providers.anthropic]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"", &[]).unwrap();
+    assert_eq!(config.providers["anthropic"].kind, ProviderKind::OpenAi);
+    let keys = "[providers.openai]\napi_key_env = \"K\"\n[[client_keys]]\nname = \"ci\"\nkey = \"nb-0123456789\"";
+    let config = load_with(keys, &[("K", "sk-1")]).unwrap();
+    assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["openai"], "a client key must not reach a provider");
 }
 
 #[test]

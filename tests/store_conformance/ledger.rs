@@ -13,7 +13,7 @@ use nightbus::store::{Finish, NewRequest};
 use super::{Bench, at, bench, finish};
 
 const PRICE: Price = Price { paid_nanos: 950, live_nanos: 1_900 };
-const USAGE: Usage = Usage { input: 9, cached: 4, cache_written: 2, output: 2, reasoning: 1 };
+const USAGE: Usage = Usage { input: 9, cached: 4, cache_written: 2, cache_written_1h: 0, output: 2, reasoning: 1 };
 
 fn charge(execution: Execution) -> Charge {
     Charge {

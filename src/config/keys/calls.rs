@@ -2,11 +2,11 @@
 
 use crate::config::schema::{Key, Kind, Section, count, duration, text};
 
-/// Provider kinds; those after the first are of later versions.
-const KINDS: &[&str] = &["openai", "azure", "anthropic", "gemini", "mistral", "xai"];
-/// What a provider of kind `openai` can batch (providers.md, section 1.3).
+/// Provider kinds; those after the second are of later versions.
+const KINDS: &[&str] = &["openai", "anthropic", "azure", "gemini", "mistral", "xai"];
+/// What providers of any kind can batch (providers.md, sections 1.3 and 2).
 const ENDPOINTS: &[&str] =
-    &["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"];
+    &["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations", "/v1/messages"];
 const SERVICES: &[&str] = &["flex", "sync", "none", "background_8h", "background_2h"];
 const BELOW: &str = "The provider's own limit holds as well.";
 
@@ -14,21 +14,23 @@ const BELOW: &str = "The provider's own limit holds as well.";
 pub(super) const PROVIDERS: Section = Section {
     path: "providers.*",
     about: "The providers, by name. The name is the path prefix (`/NAME/v1/…`): lower-case letters, digits, `-`, \
-            `_`; not `v1`, `batch`, `nightbus`. `openai` is always there.",
+            `_`; not `v1`, `batch`, `nightbus`. `openai` is always there, and so is `anthropic` unless another \
+            provider of that kind or `[[client_keys]]` are configured.",
     keys: &[
         Key::new(
             "kind",
             Kind::Choice(KINDS),
-            "The API it speaks. Only `openai` is in this version; it also fits \
-             providers with OpenAI's Files and Batches, such as Groq.",
+            "The API it speaks: `openai` (it also fits providers with OpenAI's Files and \
+             Batches, such as Groq) or `anthropic` (Messages and Message Batches). The others are not in this version. \
+             The provider called `anthropic` is of that kind without being told.",
         )
         .default("\"openai\"")
-        .only(&["openai"]),
+        .only(&["openai", "anthropic"]),
         Key::new(
             "base_url",
             text("a URL such as \"https://api.openai.com/v1\""),
             "Where its API begins, with the \
-             `/v1`. Required for every provider but `openai`, whose default is OpenAI's.",
+             `/v1`. Required for every provider but `openai` and `anthropic`, whose default is the provider's own.",
         )
         .example("\"https://api.openai.com/v1\"")
         .risk("Over `http://` keys and prompts travel in the clear."),
@@ -41,9 +43,7 @@ pub(super) const PROVIDERS: Section = Section {
         .example("\"OPENAI_API_KEY\"")
         .risk("Without `[[client_keys]]` everybody who reaches the listener spends from this key."),
         Key::new("max_requests", count(1), "Most requests in one batch of this provider.").example("50000").risk(BELOW),
-        Key::new("max_bytes", Kind::Size, "Most bytes in one batch file of this provider.")
-            .example("200000000")
-            .risk(BELOW),
+        Key::new("max_bytes", Kind::Size, "Most bytes in one batch of this provider.").example("200000000").risk(BELOW),
         Key::new(
             "in_flight_tokens",
             Kind::Count { min: 1, max: u64::MAX / 2 },

@@ -133,6 +133,8 @@ impl Listed {
             input,
             cached: self.cached.unwrap_or(input),
             cache_write: self.cache_write.or_else(same_ratio).unwrap_or(input),
+            // Only Anthropic tells such writes apart: twice the input price (section 5.1: stacks with the batch price).
+            cache_write_1h: input + input,
             output,
         })
     }

@@ -5,7 +5,7 @@ fn openai(model: &str) -> &'static ModelPrice {
 }
 
 fn usage(input: u64, cached: u64, cache_written: u64, output: u64) -> Usage {
-    Usage { input, cached, cache_written, output, reasoning: 0 }
+    Usage { input, cached, cache_written, output, ..Usage::default() }
 }
 
 fn usd(text: &str) -> Option<Money> {
@@ -63,6 +63,23 @@ fn older_models_have_no_cache_discount_in_a_batch() {
 #[test]
 fn writes_are_plain_input_where_the_provider_does_not_charge_for_them() {
     assert_eq!(openai("gpt-5.5").cost(Service::Sync, &usage(1000, 0, 1000, 0)), usd("0.005"));
+}
+
+#[test]
+fn anthropics_writes_cost_by_how_long_they_are_kept_and_half_in_a_batch() {
+    let haiku = PriceTable::builtin().find("anthropic", "anthropic", "claude-haiku-5-5").unwrap();
+    // 10k plain x 0.1, 40k read x 0.01, 10k written for 5 minutes x 0.125, 20k for an hour x 0.2, 1k out x 0.5
+    let usage = Usage {
+        input: 80_000,
+        cached: 40_000,
+        cache_written: 30_000,
+        cache_written_1h: 20_000,
+        output: 1_000,
+        reasoning: 0,
+    };
+    assert_eq!(haiku.cost(Service::Sync, &usage), usd("0.00715"));
+    assert_eq!(haiku.cost(Service::Batch, &usage), usd("0.003575"));
+    assert_eq!(haiku.price(Service::Batch, &usage).unwrap().saved_nanos(), 3_575_000);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use super::*;
 use crate::body::{Body, full};
 use crate::config::{self, Overrides};
 use crate::domain::clock::Clock;
-use crate::domain::ids::BatchId;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::service::{Fallback, Service};
 use crate::engine::deadline::deadline_class;
@@ -22,9 +21,9 @@ use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::{
-    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError, ProviderFuture,
+    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError, ProviderFuture, Sought,
 };
-use crate::wire::openai::batch::{BatchObject, BatchStatus};
+use crate::wire::batch::{BatchObject, BatchStatus};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -118,7 +117,7 @@ impl BatchProvider for Scripted {
         })
     }
 
-    fn create<'a>(&'a self, _: &'a Credentials, _: &'a CreateBatch) -> ProviderFuture<'a, BatchObject> {
+    fn create<'a>(&'a self, _: &'a Credentials, _: CreateBatch) -> ProviderFuture<'a, BatchObject> {
         Box::pin(async move {
             let mut seen = self.seen.lock();
             let lines = seen.files.last().unwrap().clone();
@@ -127,7 +126,7 @@ impl BatchProvider for Scripted {
         })
     }
 
-    fn find<'a>(&'a self, _: &'a Credentials, _: BatchId, _: Micros) -> ProviderFuture<'a, Option<BatchObject>> {
+    fn find<'a>(&'a self, _: &'a Credentials, _: &'a Sought) -> ProviderFuture<'a, Option<BatchObject>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -6,59 +6,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::{RawValue, Value};
 
-/// What nightbus needs of a Batch object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BatchObject {
-    /// The provider's id.
-    pub id: String,
-    /// Where it stands.
-    pub status: BatchStatus,
-    /// The status as the provider wrote it.
-    pub status_text: String,
-    /// Result file; empty ids count as none.
-    pub output_file_id: Option<String>,
-    /// Error file; empty ids count as none.
-    pub error_file_id: Option<String>,
-    /// Lines answered with 2xx.
-    pub completed: Option<u32>,
-    /// Lines in the error file.
-    pub failed: Option<u32>,
-    /// Faults of the whole file.
-    pub errors: Vec<BatchFault>,
-    /// `metadata.nightbus_batch`.
-    pub nightbus_batch: Option<String>,
-    /// Unix seconds, if written as a number.
-    pub created_at: Option<i64>,
-}
-
-/// The provider's states (providers.md, section 1.5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BatchStatus {
-    /// Validating, in progress, finalizing, cancelling, or a word we do not know: not at its end.
-    #[default]
-    Running,
-    /// Ended; says nothing about single lines.
-    Completed,
-    /// Refused as a whole: nothing was executed, nothing billed.
-    Failed,
-    /// The window passed; finished lines are in the files and billed.
-    Expired,
-    /// Cancelled; finished lines are in the files and billed.
-    Cancelled,
-}
-
-/// One entry of `errors.data`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchFault {
-    /// Stable code.
-    pub code: String,
-    /// For people.
-    pub message: String,
-    /// Field of the line at fault.
-    pub param: Option<String>,
-    /// 1-based; none: the whole file.
-    pub line: Option<usize>,
-}
+use crate::wire::batch::{BatchFault, BatchObject, BatchStatus};
 
 #[derive(Deserialize)]
 struct Raw<'a> {
@@ -81,6 +29,7 @@ struct Raw<'a> {
 
 #[derive(Default, Deserialize)]
 struct Counts {
+    total: Option<u32>,
     completed: Option<u32>,
     failed: Option<u32>,
 }
@@ -111,12 +60,22 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
     let counts: Counts = lenient(raw.request_counts).unwrap_or_default();
     let errors: Option<Errors> = lenient(raw.errors);
     let metadata: Option<HashMap<String, Value>> = lenient(raw.metadata);
+    let status = status(&status_text);
+    let output_file_id = raw.output_file_id.filter(|id| !id.is_empty());
+    let error_file_id = raw.error_file_id.filter(|id| !id.is_empty());
+    let promises = |count: Option<u32>| count.is_some_and(|count| count > 0);
+    let nothing = output_file_id.is_none() && error_file_id.is_none();
     Ok(BatchObject {
         id: raw.id,
-        status: status(&status_text),
+        status,
         status_text,
-        output_file_id: raw.output_file_id.filter(|id| !id.is_empty()),
-        error_file_id: raw.error_file_id.filter(|id| !id.is_empty()),
+        // Ended, and no ids yet (providers.md, section 8, `results`).
+        results_pending: (status == BatchStatus::Completed && nothing)
+            || (promises(counts.completed) && output_file_id.is_none())
+            || (promises(counts.failed) && error_file_id.is_none()),
+        output_file_id,
+        error_file_id,
+        total: counts.total,
         completed: counts.completed,
         failed: counts.failed,
         errors: errors.map(|errors| errors.data.iter().map(fault).collect()).unwrap_or_default(),

@@ -1,10 +1,8 @@
 //! OpenAI's formats.
 
 pub mod batch;
-pub mod batch_file;
-pub mod edit;
-pub mod output_line;
-pub mod peek;
-pub mod replay;
+pub(in crate::wire) mod batch_file;
+pub(in crate::wire) mod output_line;
+pub(in crate::wire) mod peek;
 pub mod sse;
 pub mod usage;

@@ -1,5 +1,4 @@
-//! One line of an output or error file (providers.md, section 1.7), each read on its own: a line that cannot be
-//! used affects nobody else.
+//! One line of an output or error file (providers.md, section 1.7).
 
 use std::borrow::Cow;
 
@@ -8,55 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::ids::RequestId;
-
-/// What a line says about a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LineOutcome {
-    /// The model API answered, with whatever status.
-    Answered {
-        /// HTTP status.
-        status: u16,
-        /// The provider's id of the exchange: opaque.
-        provider_request_id: Option<String>,
-        /// The JSON body, byte for byte.
-        body: Bytes,
-    },
-    /// It was not executed (`response: null`).
-    NotExecuted {
-        /// `batch_expired`, `batch_cancelled`, `request_timeout`, …
-        code: String,
-        /// For people.
-        message: String,
-    },
-}
-
-/// Why a line cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadLine {
-    /// Nothing but white space: harmless.
-    Blank,
-    /// Not JSON of the expected form (truncated, not UTF-8, …).
-    Unreadable,
-    /// It breaks off or is no JSON, but it begins as the answer of this request: that one was executed.
-    Damaged(RequestId),
-    /// No `custom_id` of ours.
-    UnknownId,
-    /// Neither an answer nor an error.
-    Empty,
-}
-
-impl BadLine {
-    /// For the log and the metric.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Blank => "blank",
-            Self::Unreadable => "unreadable",
-            Self::Damaged(_) => "damaged",
-            Self::UnknownId => "unknown_id",
-            Self::Empty => "empty",
-        }
-    }
-}
+use crate::wire::line::{self, BadLine, LineOutcome};
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -86,26 +37,11 @@ struct LineError {
     message: Option<String>,
 }
 
-/// Reads a line (with or without its line end). The answer's body shares the line's memory. Bytes that are not UTF-8
-/// are replaced: the answer was paid for, and a character less is better than none of it.
-pub fn parse(line: &Bytes) -> Result<(RequestId, LineOutcome), BadLine> {
-    let trimmed = line.trim_ascii();
-    if trimmed.is_empty() {
-        return Err(BadLine::Blank);
-    }
-    match std::str::from_utf8(trimmed) {
-        Ok(text) => parse_text(line, text),
-        Err(_not_utf8) => {
-            let repaired = Bytes::from(String::from_utf8_lossy(trimmed).into_owned());
-            parse_text(&repaired, std::str::from_utf8(&repaired).unwrap_or_default())
-        }
-    }
-}
-
-/// `text` is a part of `line`.
-fn parse_text(line: &Bytes, text: &str) -> Result<(RequestId, LineOutcome), BadLine> {
-    let parsed: Line<'_> = serde_json::from_str(text)
-        .map_err(|_not_the_form| id_in(text).map_or(BadLine::Unreadable, BadLine::Damaged))?;
+/// Reads a line. `text` is a part of `line`; the answer's body shares its memory.
+pub(in crate::wire) fn parse(line: &Bytes, text: &str) -> Result<(RequestId, LineOutcome), BadLine> {
+    let parsed: Line<'_> = serde_json::from_str(text).map_err(|_not_the_form| {
+        line::id_in(text).and_then(|id| id.parse().ok()).map_or(BadLine::Unreadable, BadLine::Damaged)
+    })?;
     let id = parsed.custom_id.as_deref().and_then(|id| id.parse().ok()).ok_or(BadLine::UnknownId)?;
     if let Some(response) = parsed.response
         && let Some(body) = response.body
@@ -131,13 +67,6 @@ fn parse_text(line: &Bytes, text: &str) -> Result<(RequestId, LineOutcome), BadL
     ))
 }
 
-/// The request that a damaged line belongs to, where that much of it is left.
-fn id_in(text: &str) -> Option<RequestId> {
-    let (_, rest) = text.split_once("\"custom_id\"")?;
-    let rest = rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
-    rest.split_once('"')?.0.parse().ok()
-}
-
 /// Numbers and codes come as strings from some providers.
 fn number(raw: &RawValue) -> Option<u16> {
     raw.get().trim_matches('"').parse().ok().filter(|status| (100..=599).contains(status))
@@ -152,6 +81,11 @@ mod tests {
     use super::*;
     use crate::domain::clock::Micros;
     use crate::domain::ids::IdSource;
+    use crate::domain::lane::Api;
+
+    fn parse(line: &Bytes) -> Result<(RequestId, LineOutcome), BadLine> {
+        line::parse(Api::OpenAi, line)
+    }
 
     fn read(template: &str) -> Result<(RequestId, LineOutcome), BadLine> {
         let id = IdSource::default().request_id(Micros::from_unix_seconds(1), 2);

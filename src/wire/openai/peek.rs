@@ -1,47 +1,10 @@
-//! The few fields of a request body that nightbus needs, borrowed from the client's bytes.
-//!
-//! A body that cannot be peeked into is refused when it is to be deferred and passed on when it is live. The peek
-//! checks the whole body, because one invalid line fails the provider's whole batch (providers.md, section 0, fact 1).
-
-use std::borrow::Cow;
+//! The fields of OpenAI's bodies that matter (providers.md, sections 1.6 and 1.9).
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::lane::Endpoint;
-
-/// What was read.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Peek<'a> {
-    /// The model, as written.
-    pub model: Cow<'a, str>,
-    /// The caller wants a stream.
-    pub stream: bool,
-    /// … with usage at its end (`stream_options.include_usage`).
-    pub include_usage: bool,
-    /// A Responses call in background mode: it cannot be batched (providers.md, section 1.6).
-    pub background: bool,
-    /// Whether `stream`, `stream_options`, `service_tier` or `background` have to be removed from a batch line.
-    pub needs_edit: bool,
-    /// How many embedding inputs it holds; 0 for other endpoints.
-    pub inputs: u32,
-}
-
-/// Why a body cannot be deferred, and the field at fault.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct PeekError {
-    /// For people.
-    pub message: String,
-    /// The field.
-    pub param: Option<&'static str>,
-}
-
-impl PeekError {
-    fn new(message: impl Into<String>, param: Option<&'static str>) -> Self {
-        Self { message: message.into(), param }
-    }
-}
+use crate::wire::peek::{Peek, PeekError, boolean, model, object};
 
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -66,15 +29,9 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// Reads what is needed of `body` for `endpoint`, and checks that it is a JSON object the provider could accept as a line.
-pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peek<'_>, PeekError> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| PeekError::new(format!("the body is not UTF-8 (at byte {})", error.valid_up_to()), None))?;
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(PeekError::new("the body is not a JSON object", None));
-    }
-    let fields: Fields<'_> = serde_json::from_str(text)
-        .map_err(|error| PeekError::new(format!("the body is not valid JSON: {error}"), None))?;
+/// Reads what is needed of `text`, a JSON object, for `endpoint`.
+pub(in crate::wire) fn peek(endpoint: Endpoint, text: &str) -> Result<Peek<'_>, PeekError> {
+    let fields: Fields<'_> = object(text)?;
     let stream = boolean(fields.stream, "stream")?;
     let include_usage = match fields.stream_options.filter(|raw| raw.get() != "null") {
         Some(raw) => serde_json::from_str::<StreamOptions>(raw.get())
@@ -89,37 +46,13 @@ pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peek<'_>, PeekError> {
         model: model(fields.model)?,
         stream,
         include_usage,
-        background,
+        live: background.then_some("background"),
         needs_edit: fields.stream.is_some()
             || fields.stream_options.is_some()
             || fields.service_tier.is_some()
             || fields.background.is_some(),
         inputs: if endpoint == Endpoint::Embeddings { fields.input.map_or(1, count_inputs) } else { 0 },
     })
-}
-
-fn boolean(raw: Option<&RawValue>, name: &'static str) -> Result<bool, PeekError> {
-    match raw.map(RawValue::get) {
-        None | Some("null" | "false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(_) => Err(PeekError::new(format!("{name} must be true or false"), Some(name))),
-    }
-}
-
-fn model(raw: Option<&RawValue>) -> Result<Cow<'_, str>, PeekError> {
-    let Some(raw) = raw else {
-        return Err(PeekError::new("the body has no model: add \"model\"", Some("model")));
-    };
-    let text = raw.get();
-    let plain = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    let model = match plain {
-        Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => Cow::Borrowed(plain),
-        _ => Cow::Owned(
-            serde_json::from_str::<String>(text)
-                .map_err(|_not_a_string| PeekError::new("model must be a string", Some("model")))?,
-        ),
-    };
-    if model.trim().is_empty() { Err(PeekError::new("model is empty", Some("model"))) } else { Ok(model) }
 }
 
 /// A line without its main parameter fails the whole file at the provider (providers.md, section 1.9,
@@ -141,7 +74,7 @@ fn require(endpoint: Endpoint, fields: &Fields<'_>) -> Result<(), PeekError> {
             }
         }
         // A response may be made from a stored prompt alone, and a completion's prompt has a default.
-        Endpoint::Responses | Endpoint::Completions => {}
+        Endpoint::Responses | Endpoint::Completions | Endpoint::Messages => {}
     }
     Ok(())
 }
@@ -159,19 +92,12 @@ fn count_inputs(input: &RawValue) -> u32 {
     }
 }
 
-/// The model name without `:batch` at its end, if it has that (contract, section 3, mark 3).
-pub fn without_batch_suffix(model: &str) -> Option<&str> {
-    model.strip_suffix(":batch").filter(|rest| !rest.is_empty())
-}
-
-/// Whether a body could have a model that ends in `:batch`: cheap, may say yes too often.
-pub fn may_have_batch_suffix(body: &[u8]) -> bool {
-    memchr::memmem::find(body, b":batch\"").is_some()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
+    use crate::wire::peek::peek;
 
     fn chat(body: &str) -> Result<Peek<'_>, PeekError> {
         peek(Endpoint::ChatCompletions, body.as_bytes())
@@ -182,7 +108,7 @@ mod tests {
         let body = r#"{"model":"gpt-6-luna","messages":[],"stream":true,"stream_options":{"include_usage":true}}"#;
         let peek = chat(body).unwrap();
         assert!(matches!(peek.model, Cow::Borrowed("gpt-6-luna")));
-        assert!(peek.stream && peek.include_usage && peek.needs_edit && !peek.background);
+        assert!(peek.stream && peek.include_usage && peek.needs_edit && peek.live.is_none());
         assert!(!chat(r#"{"model":"m","messages":[]}"#).unwrap().needs_edit);
     }
 
@@ -223,12 +149,5 @@ mod tests {
         assert_eq!(count("[\"one\",\"two\"]"), 2);
         assert_eq!(count("[1,2,3]"), 1);
         assert_eq!(count("[[1,2],[3]]"), 2);
-    }
-
-    #[test]
-    fn batch_suffix() {
-        assert_eq!(without_batch_suffix("gpt-6-luna:batch"), Some("gpt-6-luna"));
-        assert_eq!(without_batch_suffix("gpt-6-luna"), None);
-        assert_eq!(without_batch_suffix(":batch"), None);
     }
 }

@@ -72,6 +72,7 @@ pub fn usage(json: &str) -> Option<Usage> {
         input: counts.input.unwrap_or(0),
         cached: input_details.cached.unwrap_or(0),
         cache_written: input_details.cache_written.unwrap_or(0),
+        cache_written_1h: 0,
         output: counts.output.unwrap_or(0),
         reasoning: counts.output_details.and_then(|details| details.reasoning).unwrap_or(0),
     })
@@ -149,7 +150,10 @@ mod tests {
                 "completion_tokens_details":{"reasoning_tokens":12,"audio_tokens":0}},
             "service_tier":"default","system_fingerprint":null}"#;
         let read = consumption(body);
-        assert_eq!(read.usage, Some(Usage { input: 90, cached: 64, cache_written: 16, output: 20, reasoning: 12 }));
+        assert_eq!(
+            read.usage,
+            Some(Usage { input: 90, cached: 64, cache_written: 16, output: 20, reasoning: 12, ..Usage::default() })
+        );
         assert_eq!(read.service_tier.as_deref(), Some("default"));
         assert_eq!(read.model.as_deref(), Some("gpt-6-luna-2026-08-01"));
     }
@@ -159,7 +163,8 @@ mod tests {
         let body = r#"{"id":"resp_1","object":"response","model":"gpt-6-luna","service_tier":"flex","usage":{"input_tokens":9,
             "input_tokens_details":{"cached_tokens":1,"cache_write_tokens":2},"output_tokens":2,
             "output_tokens_details":{"reasoning_tokens":1},"total_tokens":11}}"#;
-        let expected = Some(Usage { input: 9, cached: 1, cache_written: 2, output: 2, reasoning: 1 });
+        let expected =
+            Some(Usage { input: 9, cached: 1, cache_written: 2, output: 2, reasoning: 1, ..Usage::default() });
         assert_eq!(consumption(body.as_bytes()).usage, expected);
         let event = format!(r#"{{"type":"response.completed","sequence_number":9,"response":{body}}}"#);
         assert_eq!(consumption(event.as_bytes()), consumption(body.as_bytes()));

@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
+import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
@@ -24,6 +25,14 @@ export const marker = () => `probe-${randomUUID().replaceAll('-', '')}`;
 
 /** Body of a chat call. */
 export const chat = (text, more = {}) => ({ model: MODEL, messages: [{ role: 'user', content: text }], ...more });
+
+/** Body of a Messages call. */
+export const message = (text, more = {}) => ({
+  model: 'claude-haiku-5-5',
+  max_tokens: 256,
+  messages: [{ role: 'user', content: text }],
+  ...more,
+});
 
 /** Calls `check` until it gives something, at most for `ms`. */
 export async function until(what, check, ms = 30_000) {
@@ -43,7 +52,7 @@ function binary() {
 
 /** The caller's environment without what would change a run. */
 function cleanEnvironment() {
-  const changes = /^(NIGHTBUS_|OPENAI_|RUST_LOG)|_PROXY$/i;
+  const changes = /^(NIGHTBUS_|OPENAI_|ANTHROPIC_|RUST_LOG)|_PROXY$/i;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !changes.test(name)));
 }
 
@@ -97,7 +106,8 @@ export class Stand {
 
   /** Starts the proxy (again); `settings` are keys such as `BATCHING__IDLE`. */
   async serve(settings = {}) {
-    const keys = { BATCHING__IDLE: '300ms', BATCHING__POLL: '500ms', ...settings };
+    const own = { BATCHING__IDLE: '300ms', BATCHING__POLL: '500ms' };
+    const keys = { PROVIDERS__ANTHROPIC__BASE_URL: `${this.simulatorUrl}/v1`, ...own, ...settings };
     const environment = Object.fromEntries(Object.entries(keys).map(([key, value]) => [`NIGHTBUS_${key}`, value]));
     const listen = ['--listen', '127.0.0.1:0', '--admin-listen', '127.0.0.1:0'];
     const rest = ['--upstream', `${this.simulatorUrl}/v1`, '--data-dir', path.join(this.folder, 'data')];
@@ -113,6 +123,18 @@ export class Stand {
   /** A client of the SDK. It does not retry, so that a retry cannot hide an error. */
   client({ path: base = '/v1', defer = false, ...options } = {}) {
     return new OpenAI({
+      baseURL: `${this.url}${base}`,
+      apiKey: 'sk-suite',
+      maxRetries: 0,
+      timeout: 60_000,
+      defaultHeaders: defer ? DEFER : {},
+      ...options,
+    });
+  }
+
+  /** The same of Anthropic's SDK. */
+  anthropic({ path: base = '', defer = false, ...options } = {}) {
+    return new Anthropic({
       baseURL: `${this.url}${base}`,
       apiKey: 'sk-suite',
       maxRetries: 0,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 import httpx
+from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ def clean_environment() -> dict[str, str]:
     """The caller's environment without what would change a run."""
     kept = {}
     for name, value in os.environ.items():
-        if name.upper().endswith("_PROXY") or name.startswith(("NIGHTBUS_", "OPENAI_", "RUST_LOG")):
+        if name.upper().endswith("_PROXY") or name.startswith(("NIGHTBUS_", "OPENAI_", "ANTHROPIC_", "RUST_LOG")):
             continue
         kept[name] = value
     return kept
@@ -170,7 +171,8 @@ class Proxy:
 
     def start(self, **settings: str) -> None:
         """Starts it (again) on the same data directory; on ports of their own."""
-        environment = {f"NIGHTBUS_{key.upper()}": value for key, value in {**self.DEFAULTS, **settings}.items()}
+        settings = {"providers__anthropic__base_url": f"{self.simulator.url}/v1", **self.DEFAULTS, **settings}
+        environment = {f"NIGHTBUS_{key.upper()}": value for key, value in settings.items()}
         self.run = Process(
             *("serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"),
             *("--upstream", f"{self.simulator.url}/v1", "--data-dir", str(self.folder / "data")),
@@ -193,6 +195,14 @@ class Proxy:
     def async_openai(self, path: str = "/v1", key: str = "sk-suite", defer: bool = False, **options: Any) -> AsyncOpenAI:
         return AsyncOpenAI(**self._options(path, key, defer, options))
 
+    def anthropic(self, path: str = "", key: str = "sk-suite", defer: bool = False, **options: Any) -> Anthropic:
+        return Anthropic(**self._options(path, key, defer, options))
+
+    def async_anthropic(
+        self, path: str = "", key: str = "sk-suite", defer: bool = False, **options: Any
+    ) -> AsyncAnthropic:
+        return AsyncAnthropic(**self._options(path, key, defer, options))
+
     def _options(self, path: str, key: str, defer: bool, options: dict[str, Any]) -> dict[str, Any]:
         defaults = {"max_retries": 0, "timeout": 60, "default_headers": DEFER if defer else {}}
         return {"base_url": f"{self.url}{path}", "api_key": key, **defaults, **options}
@@ -206,6 +216,12 @@ class Proxy:
 def chat(text: str, **more: Any) -> dict[str, Any]:
     """Arguments of a chat call."""
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], **more}
+
+
+def message(text: str, **more: Any) -> dict[str, Any]:
+    """Arguments of a Messages call."""
+    messages = [{"role": "user", "content": text}]
+    return {"model": "claude-haiku-5-5", "max_tokens": 256, "messages": messages, **more}
 
 
 def submit(proxy: Proxy, text: str, headers: dict[str, str] = ASYNC, key: str = "sk-suite") -> dict[str, object]:

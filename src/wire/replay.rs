@@ -9,11 +9,14 @@
 mod chat;
 mod events;
 mod json;
+mod messages;
 mod responses;
 
 use bytes::Bytes;
 
-pub use events::{HEARTBEAT, empty_chat_chunk, error_event, error_event_from_body};
+use crate::domain::lane::Api;
+
+pub use events::{empty_chat_chunk, error_event, error_event_from_body, heartbeat_event};
 
 use self::json::PIECE_BYTES;
 
@@ -26,15 +29,26 @@ pub enum ReplayEndpoint {
     Completions,
     /// `/v1/responses`
     Responses,
+    /// `/v1/messages`
+    Messages,
 }
 
 impl ReplayEndpoint {
+    /// The API whose stream it is.
+    pub const fn api(self) -> Api {
+        match self {
+            Self::Chat | Self::Completions | Self::Responses => Api::OpenAi,
+            Self::Messages => Api::Anthropic,
+        }
+    }
+
     /// From the path of a call; none where the API does not stream.
     pub fn of_path(path: &str) -> Option<Self> {
         match path {
             "/v1/chat/completions" => Some(Self::Chat),
             "/v1/completions" => Some(Self::Completions),
             "/v1/responses" => Some(Self::Responses),
+            "/v1/messages" => Some(Self::Messages),
             _ => None,
         }
     }
@@ -66,7 +80,7 @@ pub struct Replay {
 }
 
 /// Plans the stream that the live call would have answered with. `include_usage` is the caller's
-/// `stream_options.include_usage`; Responses streams carry their usage always.
+/// `stream_options.include_usage`; Responses and Messages streams carry their usage always.
 ///
 /// # Errors
 /// [`ReplayError`]: the upstream is at fault, and asking again makes no difference.
@@ -76,6 +90,7 @@ pub fn replay(endpoint: ReplayEndpoint, body: &Bytes, include_usage: bool) -> Re
         ReplayEndpoint::Chat => chat::plan_chat(&body, include_usage)?,
         ReplayEndpoint::Completions => chat::plan_completions(&body, include_usage)?,
         ReplayEndpoint::Responses => responses::plan(&body)?,
+        ReplayEndpoint::Messages => messages::plan(&body)?,
     };
     Ok(Replay::new(plan))
 }
@@ -90,6 +105,8 @@ struct Plan {
     steps: Vec<Step>,
     /// Ends with `data: [DONE]`.
     done: bool,
+    /// Events carry a `sequence_number`.
+    numbered: bool,
 }
 
 /// One event, or as many as its text has pieces.
@@ -142,10 +159,14 @@ impl Replay {
             out.extend_from_slice(&std::mem::take(&mut self.plan.first));
         } else {
             let kind = step.kind;
-            let sequence = self.sequence;
-            out.extend_from_slice(format!("event: {kind}\ndata: {{\"type\":\"{kind}\",").as_bytes());
-            out.extend_from_slice(format!("\"sequence_number\":{sequence},").as_bytes());
-            self.sequence = sequence.saturating_add(1);
+            out.extend_from_slice(format!("event: {kind}\ndata: {{\"type\":\"{kind}\"").as_bytes());
+            if self.plan.numbered {
+                out.extend_from_slice(format!(",\"sequence_number\":{}", self.sequence).as_bytes());
+                self.sequence = self.sequence.saturating_add(1);
+            }
+            if !(step.before.is_empty() && piece.is_empty()) {
+                out.push(b',');
+            }
         }
         for part in [&step.before, &piece, &step.after] {
             out.extend_from_slice(part);

@@ -38,7 +38,7 @@ pub(super) fn plan(body: &Bytes) -> Result<Plan, ReplayError> {
         item(&mut steps, &index, raw);
     }
     steps.push(with_response(ending, body));
-    Ok(Plan { steps, ..Plan::default() })
+    Ok(Plan { steps, numbered: true, ..Plan::default() })
 }
 
 fn with_response(kind: &'static str, response: &Bytes) -> Step {

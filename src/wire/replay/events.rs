@@ -9,8 +9,14 @@ use serde_json::value::RawValue;
 use super::ReplayEndpoint;
 use super::json::{self, Object};
 
-/// A comment, ignored by all clients (providers.md, section 1.14): the connection lives.
-pub const HEARTBEAT: &[u8] = b": nightbus queued\n\n";
+/// The connection lives: a comment, ignored by all clients (providers.md, section 1.14).
+pub const fn heartbeat_event(endpoint: ReplayEndpoint) -> &'static [u8] {
+    match endpoint {
+        ReplayEndpoint::Chat | ReplayEndpoint::Completions | ReplayEndpoint::Responses => b": nightbus queued\n\n",
+        // Its own sign of life (section 2.7).
+        ReplayEndpoint::Messages => b"event: ping\ndata: {\"type\":\"ping\"}\n\n",
+    }
+}
 
 /// A chat chunk without choices, for clients whose timer ignores comments (LangChain). Clients take it for what Azure
 /// and the usage chunk look like, too; accumulators may keep its `model` and `created`, so both should be the call's
@@ -32,7 +38,7 @@ pub fn empty_chat_chunk(id: &str, model: &str, created: i64) -> Bytes {
 ///
 /// Chat and completions: `data: {"error":{…}}`. Responses: the schema's flat `error` event *and* an `error` object in
 /// it, because the SDKs yield the flat form without raising, and raise on any event whose data has a truthy `error`
-/// (providers.md, section 1.14). It is always the first event of such a stream, so its number is 0.
+/// (providers.md, section 1.14). Messages: an `error` event, whose name must be there (section 2.7). It is always the first event of such a stream, so its number is 0.
 pub fn error_event(endpoint: ReplayEndpoint, message: &str, code: &str, error_type: &str) -> Bytes {
     #[derive(Serialize)]
     struct Error<'a> {
@@ -48,8 +54,13 @@ pub fn error_event(endpoint: ReplayEndpoint, message: &str, code: &str, error_ty
 /// The same for a provider's own error body (`{"error":{…}}`), whose object is passed on as it stands. None when the
 /// body has no such object.
 pub fn error_event_from_body(endpoint: ReplayEndpoint, body: &Bytes) -> Option<Bytes> {
-    let body = Object::parse(&json::on_one_line(body)).ok()?;
-    let error = body.value("error").filter(|error| error.starts_with(b"{"))?;
+    let body = json::on_one_line(body);
+    let error = Object::parse(&body).ok()?.value("error").filter(|error| error.starts_with(b"{"))?.clone();
+    let error = &error;
+    if endpoint == ReplayEndpoint::Messages {
+        // The event's data is the error response as it stands (section 2.7).
+        return Some(Bytes::from([b"event: error\ndata: ".as_slice(), &body, b"\n\n"].concat()));
+    }
     serde_json::from_slice::<&RawValue>(error).ok().map(|raw| event_of(endpoint, raw))
 }
 
@@ -75,6 +86,14 @@ fn event_of(endpoint: ReplayEndpoint, error: &RawValue) -> Bytes {
         message: Option<&'a RawValue>,
         #[serde(borrow, default)]
         param: Option<&'a RawValue>,
+    }
+    #[derive(Serialize)]
+    struct Typed<'a> {
+        r#type: &'static str,
+        error: &'a RawValue,
+    }
+    if endpoint == ReplayEndpoint::Messages {
+        return data(b"event: error\n", &Typed { r#type: "error", error });
     }
     if endpoint != ReplayEndpoint::Responses {
         return data(b"", &Wrapped { error });

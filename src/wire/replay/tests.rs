@@ -1,6 +1,7 @@
 //! The streams are read back by the SSE reader and put together again the way the SDKs do it.
 
 mod chat;
+mod messages;
 mod responses;
 
 use bytes::Bytes;

@@ -63,7 +63,7 @@ fn plan(
     if let (true, Some(usage)) = (include_usage, top.value("usage")) {
         steps.push(Step::whole("", Bytes::from_static(b"\"choices\":[],\"usage\":"), usage.clone(), Bytes::new()));
     }
-    Ok(Plan { head: Bytes::from(head), first: Bytes::from(first), steps, done: true })
+    Ok(Plan { head: Bytes::from(head), first: Bytes::from(first), steps, done: true, numbered: false })
 }
 
 struct Choice<'a> {

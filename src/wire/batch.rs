@@ -1,0 +1,60 @@
+//! What a provider says of a batch, in one form for all kinds. Each kind's module reads its own objects into it; the
+//! engine acts on nothing else.
+
+/// What nightbus needs of a provider's batch object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchObject {
+    /// The provider's id.
+    pub id: String,
+    /// Where it stands.
+    pub status: BatchStatus,
+    /// The status as the provider wrote it.
+    pub status_text: String,
+    /// Where the results are; empty ids count as none.
+    pub output_file_id: Option<String>,
+    /// Where the errors are, for providers that keep them apart; empty ids count as none.
+    pub error_file_id: Option<String>,
+    /// Lines answered with 2xx.
+    pub completed: Option<u32>,
+    /// Lines that got an error.
+    pub failed: Option<u32>,
+    /// Faults of the whole file.
+    pub errors: Vec<BatchFault>,
+    /// Ended by its status, but without the results that its counts promise: they are still being written.
+    pub results_pending: bool,
+    /// How many requests it holds, where the provider says so.
+    pub total: Option<u32>,
+    /// `metadata.nightbus_batch`, where the provider keeps metadata.
+    pub nightbus_batch: Option<String>,
+    /// Unix seconds, if it can be read.
+    pub created_at: Option<i64>,
+}
+
+/// The provider's states (providers.md, section 1.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchStatus {
+    /// Validating, in progress, finalizing, cancelling, or a word we do not know: not at its end.
+    #[default]
+    Running,
+    /// Ended; says nothing about single lines.
+    Completed,
+    /// Refused as a whole: nothing was executed, nothing billed.
+    Failed,
+    /// The window passed; finished lines are in the files and billed.
+    Expired,
+    /// Cancelled; finished lines are in the files and billed.
+    Cancelled,
+}
+
+/// One entry of `errors.data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchFault {
+    /// Stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// Field of the line at fault.
+    pub param: Option<String>,
+    /// 1-based; none: the whole file.
+    pub line: Option<usize>,
+}
