@@ -23,6 +23,8 @@ mod common;
 mod crash;
 #[path = "system/deferral.rs"]
 mod deferral;
+#[path = "system/left.rs"]
+mod left;
 #[path = "system/marking.rs"]
 mod marking;
 #[path = "system/memory.rs"]

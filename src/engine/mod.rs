@@ -14,6 +14,7 @@ mod dispatch;
 mod expire;
 mod input_file;
 pub mod keys;
+mod line;
 mod lines;
 pub mod object;
 pub mod orphans;
