@@ -33,3 +33,5 @@ mod memory;
 mod recovery;
 #[path = "system/results.rs"]
 mod results;
+#[path = "system/streams.rs"]
+mod streams;
