@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn only_a_recent_async_openai_without_a_time_out_needs_chunks() {
-        let needs = |agent, lines: &[_]| client(&[&[("user-agent", agent)], lines].concat(), Version::HTTP_11).needs_chunks;
+        let needs =
+            |agent, lines: &[_]| client(&[&[("user-agent", agent)], lines].concat(), Version::HTTP_11).needs_chunks;
         assert!(needs("AsyncOpenAI/Python 3.54.0", &[]) && needs("AsyncOpenAI/Python 1.109.1", &[]));
         assert!(!needs("AsyncOpenAI/Python 3.54.0", &[("x-stainless-read-timeout", "600")]), "openai-python itself");
         for agent in ["AsyncOpenAI/Python 1.59.0", "AsyncOpenAI/Python x", "OpenAI/Python 3.54.0", "OpenAI/JS 6.49.0"] {

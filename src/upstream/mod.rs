@@ -3,11 +3,11 @@
 
 pub mod capability;
 pub mod client;
-mod connect;
+pub(crate) mod connect;
 pub mod error;
 pub mod headers;
 mod multipart;
 pub mod openai;
 pub mod outbound_proxy;
 pub mod provider;
-mod tls;
+pub(crate) mod tls;
