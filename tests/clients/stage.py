@@ -164,6 +164,10 @@ class Stage:
         """What the proxy has accepted under a tag."""
         return get(f"{self.url}/nightbus/v1/requests?tag={tag}&limit=100", KEY)["data"]
 
+    def end_batches_after(self, seconds: float) -> None:
+        """Counted from each batch's creation, those under way too."""
+        get(f"{self.sim_url}/sim/settings", body={"batch_seconds": seconds})
+
     def flush(self) -> None:
         get(f"{self.url}/nightbus/v1/flush", KEY, {})
 
