@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::time::Instant;
 
 use crate::admin::{self, AdminState};
-use crate::config::{Config, ProviderKind};
+use crate::config::{Config, ProviderKind, TlsConfig};
 use crate::domain::clock::SystemClock;
 use crate::engine::{Engine, EngineParts};
 use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
@@ -76,14 +77,8 @@ pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
     };
     let main = bind("listen", config.listen).await?;
     let admin_listener = bind("admin_listen", config.admin_listen).await?;
-    let tls = match config.tls.as_ref().map(Certificate::load).transpose()? {
-        Some(certificate) => {
-            let server = certificate.server_config()?;
-            tasks.spawn("certificate", certificate.reload_when_changed(tasks.stop_token().clone()));
-            Some(server)
-        }
-        None => None,
-    };
+    let tls = certificate(config.tls.as_ref(), &tasks)?;
+    let admin_tls = certificate(config.admin.tls.as_ref(), &tasks)?;
     let engine = Engine::start(&config, parts).await?;
     let app = App {
         main_addr: main.local_addr(),
@@ -109,8 +104,17 @@ pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
             stop: tasks.stop_token().clone(),
             config,
         };
-    tasks.spawn("admin listener", admin::serve(admin_listener, state, tasks.clone()));
+    tasks.spawn("admin listener", admin::serve(admin_listener, state, admin_tls, tasks.clone()));
     Ok(app)
+}
+
+/// A listener's certificate, which is renewed while it runs; none: plain TCP.
+fn certificate(config: Option<&TlsConfig>, tasks: &Tasks) -> Result<Option<Arc<ServerConfig>>, StartError> {
+    let Some(config) = config else { return Ok(None) };
+    let certificate = Certificate::load(config)?;
+    let server = certificate.server_config()?;
+    tasks.spawn("certificate", certificate.reload_when_changed(tasks.stop_token().clone()));
+    Ok(Some(server))
 }
 
 impl App {

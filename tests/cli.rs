@@ -5,6 +5,8 @@
 #[path = "cli/command.rs"]
 mod command;
 
+use std::time::Duration;
+
 use command::{Running, nightbus};
 use serde_json::Value;
 
@@ -20,7 +22,8 @@ fn a_mistake_in_the_arguments_is_exit_code_2() {
         &["savings", "--by", "colour"],
         &["savings", "--csv", "--json"],
         &["cancel", "something"],
-        &["status", "--admin", "https://127.0.0.1:1"],
+        &["status", "--admin", "ftp://127.0.0.1:1"],
+        &["status", "--admin-ca", "Cargo.toml"],
         &["simulate", "--fail-rate", "2"],
         &["simulate", "--batch-seconds", "soon"],
         &["simulate", "--listen", "127.0.0.1:0", "--fault", "nonsense"],
@@ -109,6 +112,40 @@ fn faults_and_completions_are_printed_as_data() {
         let script = nightbus(&["completions", shell]);
         assert!(script.code == 0 && script.out.contains("check-config"), "{shell}");
     }
+}
+
+#[test]
+fn the_commands_speak_tls_to_an_admin_listener_that_has_a_certificate_and_renews_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(at("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(at("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    };
+    renew();
+    let tls = format!("[admin.tls]\ncert = {:?}\nkey = {:?}\n", at("cert.pem"), at("key.pem"));
+    let top = format!("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n", at("data"));
+    std::fs::write(at("proxy.toml"), top + &tls).unwrap();
+    let serve = Running::start(&["serve", "--config", &at("proxy.toml")], "admin listening on ");
+    assert!(serve.url.starts_with("https://"), "{}", serve.url);
+    let ask = |more: &[&str]| nightbus(&[&["healthcheck", "--admin", &serve.url], more].concat());
+    let trusting = ask(&["--admin-ca", &at("cert.pem")]);
+    assert_eq!(trusting.code, 0, "{}", trusting.err);
+    let strange = ask(&[]);
+    assert!(strange.code == 1 && strange.err.contains("UnknownIssuer"), "{}", strange.err);
+    let plain = nightbus(&["healthcheck", "--admin", &serve.url.replace("https", "http")]);
+    assert_eq!(plain.code, 1, "{}", plain.err);
+    std::fs::copy(at("cert.pem"), at("old.pem")).unwrap();
+    renew();
+    // Looked for with pauses, for at most two minutes: the files are looked at every few seconds.
+    let taken = (0..400).any(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        ask(&["--admin-ca", &at("cert.pem")]).code == 0
+    });
+    assert!(taken, "the renewed certificate was not taken");
+    assert_eq!(ask(&["--admin-ca", &at("old.pem")]).code, 1);
+    assert_eq!(serve.stop(), Some(0));
 }
 
 #[test]

@@ -25,6 +25,8 @@ mod crash;
 mod deferral;
 #[path = "system/ledger.rs"]
 mod ledger;
+#[path = "system/left.rs"]
+mod left;
 #[path = "system/marking.rs"]
 mod marking;
 #[path = "system/memory.rs"]
@@ -39,3 +41,5 @@ mod recovery;
 mod results;
 #[path = "system/services.rs"]
 mod services;
+#[path = "system/streams.rs"]
+mod streams;

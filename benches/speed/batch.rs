@@ -19,7 +19,7 @@ use crate::row::{Goal, Row, shown};
 const ASYNC: &str = "user-agent: bench\r\nx-nightbus-defer: true\r\nprefer: respond-async\r\n";
 const PATIENCE: Duration = Duration::from_secs(180);
 /// One batch of everything that comes within a few seconds; looked at each second.
-const SETTINGS: [(&str, &str); 3] =
+pub(crate) const SETTINGS: [(&str, &str); 3] =
     [("NIGHTBUS_BATCHING__IDLE", "4s"), ("NIGHTBUS_BATCHING__MAX_AGE", "10m"), ("NIGHTBUS_BATCHING__POLL", "1s")];
 /// The provider's limit of requests in one batch.
 const BATCH_LINES: usize = 50_000;
@@ -32,7 +32,7 @@ pub(crate) async fn answers(plan: &Plan) -> Outcome<Vec<Row>> {
     let held = Held::open(nightbus.address, COUNT, &deferred(PYTHON)).await?;
     until_submitted(&provider, COUNT).await?;
     provider.release();
-    let broken = tokio::time::timeout(PATIENCE, held.answered()).await??;
+    let broken = tokio::time::timeout(PATIENCE, held.answered()).await??.broken;
     let end = Instant::now();
     let seen = provider.completed_seen().ok_or("completed was never asked for")?;
     let (batches, _) = provider.batches();
@@ -62,7 +62,7 @@ pub(crate) async fn harvest(plan: &Plan) -> Outcome<Vec<Row>> {
     let before = nightbus.resident_kib()?;
     provider.release();
     let (broken, durable) = tokio::join!(held.answered(), all_durable(&nightbus));
-    let (broken, durable) = (broken?, durable?);
+    let (broken, durable) = (broken?.broken, durable?);
     let answered = Instant::now();
     let seen = provider.completed_seen().ok_or("completed was never asked for")?;
     let grown = (nightbus.peak_kib()? - before) / 1_024.0;
@@ -114,7 +114,8 @@ pub(crate) async fn count(plan: &Plan) -> Outcome<Vec<Row>> {
     )])
 }
 
-async fn until_submitted(provider: &Provider, lines: usize) -> Outcome<()> {
+/// Waits until the provider has got so many lines.
+pub(crate) async fn until_submitted(provider: &Provider, lines: usize) -> Outcome<()> {
     let end = Instant::now() + PATIENCE;
     while provider.batches().1 < lines {
         if Instant::now() > end {

@@ -86,7 +86,7 @@ pub(crate) async fn memory(plan: &Plan) -> Outcome<Vec<Row>> {
 }
 
 /// Per cent of a core that is used while nothing happens.
-async fn share_of_core(plan: &Plan, nightbus: &Server) -> Outcome<f64> {
+pub(crate) async fn share_of_core(plan: &Plan, nightbus: &Server) -> Outcome<f64> {
     // Past `hold.commit_after`, so that heartbeats are in it for those who get them.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let (before, begun) = (nightbus.cpu()?, Instant::now());

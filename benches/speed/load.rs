@@ -75,14 +75,24 @@ pub(crate) async fn closed_loop(
     Ok(done)
 }
 
-/// Latencies in microseconds at a fixed rate, whatever the answers take: threads with one connection each, which take
-/// turns. Timed by blocking calls, without a runtime's timer in between.
+/// Latencies in microseconds at a fixed rate.
 pub(crate) fn fixed_rate(
     address: SocketAddr,
     per_second: u32,
     duration: Duration,
     bodies: &Arc<Bodies>,
 ) -> Outcome<Vec<f64>> {
+    Ok(timed_rate(address, per_second, duration, bodies)?.into_iter().map(|(_, time)| time).collect())
+}
+
+/// When each call was sent, and its latency in microseconds, at a fixed rate, whatever the answers take: threads with one connection each, which take
+/// turns. Timed by blocking calls, without a runtime's timer in between.
+pub(crate) fn timed_rate(
+    address: SocketAddr,
+    per_second: u32,
+    duration: Duration,
+    bodies: &Arc<Bodies>,
+) -> Outcome<Vec<(Instant, f64)>> {
     const THREADS: u32 = 8;
     let interval = Duration::from_secs(u64::from(THREADS)) / per_second;
     let begin = Instant::now() + Duration::from_millis(50);
@@ -99,7 +109,13 @@ pub(crate) fn fixed_rate(
     Ok(all)
 }
 
-fn turns(address: SocketAddr, first: Instant, interval: Duration, end: Instant, bodies: &Bodies) -> Outcome<Vec<f64>> {
+fn turns(
+    address: SocketAddr,
+    first: Instant,
+    interval: Duration,
+    end: Instant,
+    bodies: &Bodies,
+) -> Outcome<Vec<(Instant, f64)>> {
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     let (mut times, mut request, mut buffer) = (Vec::new(), Vec::new(), vec![0; 16 * 1024]);
@@ -118,7 +134,7 @@ fn turns(address: SocketAddr, first: Instant, interval: Duration, end: Instant, 
             }
             got += read;
         }
-        times.push(sent.elapsed().as_secs_f64() * 1e6);
+        times.push((sent, sent.elapsed().as_secs_f64() * 1e6));
         next += interval;
     }
     Ok(times)
@@ -183,7 +199,8 @@ fn receive(address: SocketAddr, duration: Duration) -> Outcome<Chunks> {
 /// Connections that wait for their answers.
 #[derive(Debug)]
 pub(crate) struct Held {
-    waiting: JoinSet<bool>,
+    /// When each was answered 200.
+    waiting: JoinSet<Option<Instant>>,
 }
 
 impl Held {
@@ -195,7 +212,10 @@ impl Held {
             let mut connection = Connection::open(address).await?;
             bodies.next(&mut request);
             connection.send(&request).await?;
-            waiting.spawn(async move { connection.answer().await.is_ok_and(|answer| answer.status == 200) });
+            waiting.spawn(async move {
+                let good = connection.answer().await.is_ok_and(|answer| answer.status == 200);
+                good.then(Instant::now)
+            });
             if opened % 256 == 255 {
                 tokio::task::yield_now().await;
             }
@@ -203,13 +223,36 @@ impl Held {
         Ok(Self { waiting })
     }
 
-    /// Waits for all answers; how many were not 200.
-    pub(crate) async fn answered(mut self) -> Outcome<usize> {
-        let mut broken = 0;
-        while let Some(good) = self.waiting.join_next().await {
-            broken += usize::from(!good?);
+    /// Waits for all answers.
+    pub(crate) async fn answered(mut self) -> Outcome<Answered> {
+        let (mut broken, mut times) = (0, Vec::new());
+        while let Some(answered) = self.waiting.join_next().await {
+            match answered? {
+                Some(at) => times.push(at),
+                None => broken += 1,
+            }
         }
-        Ok(broken)
+        let now = Instant::now();
+        let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
+        Ok(Answered { broken, first: first.unwrap_or(now), last: last.unwrap_or(now) })
+    }
+}
+
+/// How the held connections ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    /// Not with 200.
+    pub(crate) broken: usize,
+    /// The first answer.
+    pub(crate) first: Instant,
+    /// The last answer.
+    pub(crate) last: Instant,
+}
+
+impl Answered {
+    /// From the first answer to the last.
+    pub(crate) fn seconds(&self) -> f64 {
+        (self.last - self.first).as_secs_f64()
     }
 }
 

@@ -83,7 +83,7 @@ fn write(mut file: File, queue: &Receiver<Append>, sync_delay: Duration) -> std:
     Ok(())
 }
 
-fn announce(line: &str) -> std::io::Result<()> {
+pub(crate) fn announce(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{line}")?;
     out.flush()

@@ -6,10 +6,13 @@
 //! the other. Peers take turns within one run, and a ratio is the median of the rounds' ratios.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
+mod bare_peer;
 mod batch;
 mod bodies;
+mod handout;
 mod held;
 mod http;
+mod http2;
 mod intake;
 mod live;
 mod load;
@@ -44,16 +47,18 @@ pub(crate) struct Plan {
     json: bool,
 }
 
-const ROWS: [&str; 11] = [
+const ROWS: [&str; 13] = [
     "passthrough",
     "added",
     "stream",
     "memory",
     "held",
+    "http2",
     "connections",
     "intake",
     "slow-sync",
     "answers",
+    "handout",
     "harvest",
     "batches",
 ];
@@ -64,6 +69,11 @@ fn main() -> Outcome<ExitCode> {
         && name == "log-peer"
     {
         log_peer::run(log.as_ref(), Duration::from_millis(delay.parse()?))?;
+    }
+    if let [name, bytes] = arguments.as_slice()
+        && name == "bare-peer"
+    {
+        bare_peer::run(bytes.parse()?)?;
     }
     let plan = plan(&arguments)?;
     rlimit::increase_nofile_limit(u64::MAX)?;
@@ -131,10 +141,12 @@ async fn run(plan: &Plan) -> Outcome<Vec<Row>> {
             "stream" => live::stream(plan),
             "memory" => live::memory(plan).await,
             "held" => held::memory(plan).await,
+            "http2" => http2::streams(plan).await,
             "connections" => held::connections(plan).await,
             "intake" => intake::throughput(plan).await,
             "slow-sync" => intake::slow_sync(plan).await,
             "answers" => batch::answers(plan).await,
+            "handout" => handout::handout(plan).await,
             "harvest" => batch::harvest(plan).await,
             _ => batch::count(plan).await,
         };

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::bare_peer::READY;
 use crate::outcome::Outcome;
 
 /// The core of the servers under test; `scripts/bench` runs this program on the other.
 const SERVER_CORE: &str = "0";
 const ALL_CORES: &str = "0,1";
-const READY: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(30);
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Programs and places, from the command line.
@@ -96,7 +97,7 @@ impl Tools {
         command.arg("-p").arg(&dir).arg("-c").arg(&file);
         let child = spawn(command, &dir)?;
         let server = Server { child, address, admin: address };
-        let until = Instant::now() + READY;
+        let until = Instant::now() + START;
         while TcpStream::connect(address).is_err() {
             if Instant::now() > until {
                 return Err("nginx does not answer".into());
@@ -112,6 +113,16 @@ impl Tools {
         let mut command = pinned(SERVER_CORE, &std::env::current_exe()?);
         command.arg("log-peer").arg(dir.join("log")).arg(sync_delay_ms.to_string());
         let (child, found) = started(command, &dir, &["log peer listening on http://"])?;
+        let address = found.first().copied().ok_or("no address")?;
+        Ok(Server { child, address, admin: address })
+    }
+
+    /// The bare server that holds calls until it is told to answer them (`bare_peer.rs`).
+    pub(crate) fn bare_peer(&self, answer_bytes: usize) -> Outcome<Server> {
+        let dir = self.fresh("bare-peer")?;
+        let mut command = pinned(SERVER_CORE, &std::env::current_exe()?);
+        command.arg("bare-peer").arg(answer_bytes.to_string());
+        let (child, found) = started(command, &dir, &[READY])?;
         let address = found.first().copied().ok_or("no address")?;
         Ok(Server { child, address, admin: address })
     }

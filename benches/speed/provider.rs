@@ -45,6 +45,8 @@ pub(crate) struct Provider {
 #[derive(Debug, Default)]
 struct State {
     answer_bytes: usize,
+    /// The answer to live calls.
+    live: Bytes,
     inputs: HashMap<String, Vec<String>>,
     outputs: HashMap<String, Vec<Bytes>>,
     batches: Vec<Batch>,
@@ -63,7 +65,11 @@ struct Batch {
 impl Provider {
     /// Starts one whose answers take `answer_bytes` each; it ends with the process.
     pub(crate) fn start(answer_bytes: usize) -> Outcome<Self> {
-        let state = Arc::new(Mutex::new(State { answer_bytes, ..State::default() }));
+        let state = Arc::new(Mutex::new(State {
+            answer_bytes,
+            live: Bytes::from(completion(answer_bytes)),
+            ..State::default()
+        }));
         let (tell, told) = std::sync::mpsc::channel();
         let shared = Arc::clone(&state);
         std::thread::spawn(move || -> Outcome<()> {
@@ -145,6 +151,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Outcome
         (&Method::GET, ["files", id, "content"]) => {
             state.outputs.get(*id).map_or_else(absent, |pieces| download(pieces.clone()))
         }
+        (&Method::POST, ["chat", "completions"]) => Response::new(Full::new(state.live.clone()).boxed_unsync()),
         (&Method::DELETE, ["files", id]) => reply(&json!({"id": id, "object": "file", "deleted": true})),
         _ => absent(),
     })
@@ -182,7 +189,7 @@ fn output(ids: &[String], answer_bytes: usize) -> Vec<Bytes> {
 }
 
 /// A chat completion of about `bytes` bytes.
-fn completion(bytes: usize) -> String {
+pub(crate) fn completion(bytes: usize) -> String {
     let text = bodies::prose(bytes.saturating_sub(330));
     format!(
         r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1795420800,"model":"gpt-5-mini-2026-08-07","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null}},"logprobs":null,"finish_reason":"stop"}}],"usage":{{"prompt_tokens":512,"completion_tokens":900,"total_tokens":1412}}}}"#

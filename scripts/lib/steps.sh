@@ -61,6 +61,8 @@ count_pytest() {
     echo "$(sum_before "$1.sum" 'passed') $(sum_before "$1.sum" 'failed|errors?')"
 }
 
+count_clients() { count_pytest "$1"; }
+
 count_node() {
     awk '/^(ℹ|#) pass [0-9]+$/ { good += $3 } /^(ℹ|#) (fail|cancelled) [0-9]+$/ { bad += $3 }
          END { print good + 0, bad + 0 }' "$1"

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
@@ -60,13 +61,13 @@ impl fmt::Debug for AdminState {
 }
 
 /// Serves until `tasks` are asked to stop; then open answers have the configured grace to finish.
-pub async fn serve(listener: Listener, state: AdminState, tasks: Tasks) {
+pub async fn serve(listener: Listener, state: AdminState, tls: Option<Arc<ServerConfig>>, tasks: Tasks) {
     let grace = state.config.shutdown.grace;
     let service = move |request: Request<Incoming>, _connection: ConnectionInfo| {
         let state = state.clone();
         async move { state.answer(request).await }
     };
-    listener.serve(service, None, tasks, grace).await;
+    listener.serve(service, tls, tasks, grace).await;
 }
 
 impl AdminState {

@@ -1,5 +1,6 @@
 //! The admin API as the commands see it: JSON in, or an error that says what to try next.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use super::UsageError;
 use super::http::{Answer, HttpClient, HttpError};
+use crate::config::TlsRoots;
 
 /// A flush of many lanes takes a while; nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +22,9 @@ pub(super) struct AdminArgs {
     /// Admin listener of the running nightbus
     #[arg(long, env = "NIGHTBUS_ADMIN", default_value = "http://127.0.0.1:5051", value_name = "URL")]
     admin: String,
+    /// PEM file of the authority of its certificate, where the system does not trust it
+    #[arg(long = "admin-ca", env = "NIGHTBUS_ADMIN_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Its admin token, if it has one
     #[arg(
         long = "admin-token",
@@ -41,19 +46,25 @@ pub(super) struct AdminClient {
 
 impl AdminClient {
     /// # Errors
-    /// A URL that is none, or not `http://`.
+    /// A URL that is neither `http://` nor `https://`, or a file of certificates that cannot be used.
     pub(super) fn new(args: &AdminArgs) -> Result<Self, UsageError> {
         let given = args.admin.trim();
         let base = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
         let valid = base.parse::<Uri>().is_ok_and(|uri| {
-            uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none()
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some_and(|host| !host.is_empty())
+                && uri.query().is_none()
         });
         if !valid {
-            let message = format!("{given:?} is not the URL of an admin listener: write http://HOST:PORT");
+            let message =
+                format!("{given:?} is not the URL of an admin listener: write http://HOST:PORT or https://HOST:PORT");
             return Err(UsageError(message));
         }
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { http: HttpClient::new(), base, token: args.token.clone().filter(|token| !token.is_empty()) })
+        let roots =
+            args.ca.as_ref().filter(|ca| !ca.as_os_str().is_empty()).cloned().map_or(TlsRoots::Auto, TlsRoots::File);
+        let http = HttpClient::new(roots).map_err(|error| UsageError(format!("--admin-ca: {error}")))?;
+        Ok(Self { http, base, token: args.token.clone().filter(|token| !token.is_empty()) })
     }
 
     /// `GET`.
@@ -128,7 +139,7 @@ mod tests {
     use super::*;
 
     fn client(admin: &str) -> Result<AdminClient, UsageError> {
-        AdminClient::new(&AdminArgs { admin: admin.to_owned(), token: Some(String::new()) })
+        AdminClient::new(&AdminArgs { admin: admin.to_owned(), ca: None, token: Some(String::new()) })
     }
 
     #[test]
@@ -136,7 +147,8 @@ mod tests {
         assert_eq!(client("127.0.0.1:5051").unwrap().base, "http://127.0.0.1:5051");
         assert_eq!(client("http://[::1]:5051/").unwrap().base, "http://[::1]:5051");
         assert!(client("http://[::1]:5051").unwrap().token.is_none(), "an empty token is none");
-        for bad in ["https://127.0.0.1:5051", "", "http://", "a b"] {
+        assert_eq!(client("https://nightbus.internal:5051").unwrap().base, "https://nightbus.internal:5051");
+        for bad in ["ftp://127.0.0.1:5051", "", "http://", "a b"] {
             assert!(client(bad).is_err(), "{bad:?}");
         }
     }

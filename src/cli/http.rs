@@ -1,4 +1,4 @@
-//! The command line's HTTP client: one JSON exchange at a time over plain TCP, for the admin API, the demonstration and
+//! The command line's HTTP client: one JSON exchange at a time, past all outbound proxies, for the admin API, the demonstration and
 //! the health check.
 
 use std::time::Duration;
@@ -8,8 +8,13 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+
+use crate::config::TlsRoots;
+use crate::upstream::connect::Connector;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::outbound_proxy::OutboundProxy;
+use crate::upstream::tls::LazyTls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,15 +43,17 @@ pub(super) struct Answer {
 /// Keeps connections; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct HttpClient {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
 }
 
 impl HttpClient {
-    pub(super) fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        Self { client: Client::builder(TokioExecutor::new()).build(connector) }
+    /// For `https` URLs `roots` are trusted.
+    ///
+    /// # Errors
+    /// A file of certificates that cannot be used.
+    pub(super) fn new(roots: TlsRoots) -> Result<Self, UpstreamError> {
+        let connector = Connector::new(LazyTls::new(roots)?, OutboundProxy::direct(), CONNECT_TIMEOUT);
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
     }
 
     /// Sends `json` (empty: no body) with `headers` besides the usual ones, and waits at most `patience` for all of the answer.

@@ -13,13 +13,15 @@ use crate::telemetry::logging;
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = args.load()?;
     logging::init(config.log.json, &config.log.level)?;
+    let scheme = |encrypted: bool| if encrypted { "https" } else { "http" };
+    let (main, admin) = (scheme(config.tls.is_some()), scheme(config.admin.tls.is_some()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let stopped = until_stopped()?;
         let tasks = Tasks::new();
         let app = app::start(config, tasks).await.context("nightbus cannot start")?;
-        line(&format!("nightbus listening on http://{}", app.main_addr()))?;
-        line(&format!("admin listening on http://{}", app.admin_addr()))?;
+        line(&format!("nightbus listening on {main}://{}", app.main_addr()))?;
+        line(&format!("admin listening on {admin}://{}", app.admin_addr()))?;
         stopped.await;
         tracing::info!("stopping");
         app.shutdown().await;

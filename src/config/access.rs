@@ -115,7 +115,12 @@ pub(super) fn admin(tree: &mut Tree, environment: &Environment) -> AdminConfig {
         Some(path) => from_environment(tree, environment, &path).map(|key| key.value),
         None => None,
     };
-    AdminConfig { token, allowed_hosts: allowed_hosts(tree), show_bodies: tree.bool(&KeyPath::of("admin.show_bodies")) }
+    AdminConfig {
+        token,
+        allowed_hosts: allowed_hosts(tree),
+        show_bodies: tree.bool(&KeyPath::of("admin.show_bodies")),
+        tls: tls(tree, "admin.tls"),
+    }
 }
 
 fn allowed_hosts(tree: &mut Tree) -> Vec<String> {
@@ -149,19 +154,20 @@ pub(super) fn origins(tree: &mut Tree) -> Vec<String> {
     origins.into_iter().collect()
 }
 
-/// `[tls]`: both files or neither.
-pub(super) fn tls(tree: &mut Tree) -> Option<TlsConfig> {
-    let (cert_path, key_path) = (KeyPath::of("tls.cert"), KeyPath::of("tls.key"));
+/// A table of a listener's certificate and key: both files or neither.
+pub(super) fn tls(tree: &mut Tree, table: &str) -> Option<TlsConfig> {
+    let table = KeyPath::of(table);
+    let (cert_path, key_path) = (table.child("cert"), table.child("key"));
     let cert = tree.text(&cert_path).map(|name| file(tree, &cert_path, &name));
     let key = tree.text(&key_path).map(|name| file(tree, &key_path, &name));
     match (cert, key) {
         (Some(cert), Some(key)) => Some(TlsConfig { cert, key }),
         (Some(_), None) => {
-            tree.missing(&key_path, "is required beside tls.cert");
+            tree.missing(&key_path, format!("is required beside {cert_path}"));
             None
         }
         (None, Some(_)) => {
-            tree.missing(&cert_path, "is required beside tls.key");
+            tree.missing(&cert_path, format!("is required beside {key_path}"));
             None
         }
         (None, None) => None,

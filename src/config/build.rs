@@ -58,7 +58,7 @@ pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
         },
         cors: CorsConfig { allow_origins: access::origins(tree) },
         admin: access::admin(tree, environment),
-        tls: access::tls(tree),
+        tls: access::tls(tree, "tls"),
         log: log(tree),
         client_keys: access::client_keys(tree, environment, &providers),
         master_key: environment.get("NIGHTBUS_MASTER_KEY").filter(|key| !key.is_empty()).map(|key| secret(key)),

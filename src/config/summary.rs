@@ -158,9 +158,11 @@ impl Lines {
         self.secret("admin.token", config.admin.token.is_some());
         self.texts("admin.allowed_hosts", &config.admin.allowed_hosts);
         self.plain("admin.show_bodies", &config.admin.show_bodies);
-        if let Some(tls) = &config.tls {
-            self.text("tls.cert", &tls.cert.display().to_string());
-            self.text("tls.key", &tls.key.display().to_string());
+        for (table, tls) in [("admin.tls", &config.admin.tls), ("tls", &config.tls)] {
+            if let Some(tls) = tls {
+                self.text(&format!("{table}.cert"), &tls.cert.display().to_string());
+                self.text(&format!("{table}.key"), &tls.key.display().to_string());
+            }
         }
         self.text("log.format", if config.log.json { "json" } else { "text" });
         self.text("log.level", &config.log.level);

@@ -284,9 +284,11 @@ pub struct AdminConfig {
     pub allowed_hosts: Vec<String>,
     /// Whether the dashboard may show bodies.
     pub show_bodies: bool,
+    /// `[admin.tls]`; none: plain TCP.
+    pub tls: Option<TlsConfig>,
 }
 
-/// `[tls]`
+/// `[tls]`, `[admin.tls]`
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
     /// PEM chain.

@@ -18,6 +18,7 @@ mod fallback;
 mod input_file;
 pub mod keys;
 mod learned;
+mod line;
 mod lines;
 mod live;
 pub mod object;

@@ -14,6 +14,11 @@ use tokio::time::Instant;
 
 use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
+use crate::engine::line::{Doorbell, Line, Present};
+
+/// Of how many equal calls it is asked whether they are still there. Of so many on the line that nobody asks
+/// after all of them, most are meant to be.
+const MOST_ASKED: usize = 32;
 
 /// All requests whose answer is still owed to a held connection.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ struct Inner {
 struct Owed {
     id: RequestId,
     waiters: u32,
+    /// To ask after those waiters.
+    doorbells: Vec<Doorbell>,
     /// The largest `x-stainless-retry-count` of a call that waited for it.
     attempt: u32,
     /// Since when nobody waits.
@@ -50,6 +57,7 @@ struct Owed {
 pub struct Attachment {
     id: RequestId,
     orphans: Orphans,
+    line: Line,
     done: bool,
 }
 
@@ -62,35 +70,22 @@ impl Orphans {
 
     /// A new request with its first waiter.
     pub fn attach_new(&self, id: RequestId, body: Fingerprint, attempt: u32) -> Attachment {
-        self.insert(
-            id,
-            body,
-            Owed { id, waiters: 1, attempt, alone_since: None, is_new: true, kept: false, withdrawn: false },
-        );
-        self.attachment(id)
+        let attachment = self.attachment(id);
+        let mut owed = Owed { attempt, is_new: true, ..Owed::alone(id) };
+        owed.add_waiter(&attachment);
+        self.insert(body, owed);
+        attachment
     }
 
     /// A request of an earlier run: nobody waits for it.
     pub(crate) fn add_alone(&self, id: RequestId, body: Fingerprint) {
-        self.insert(
-            id,
-            body,
-            Owed {
-                id,
-                waiters: 0,
-                attempt: 0,
-                alone_since: Some(Instant::now()),
-                is_new: false,
-                kept: false,
-                withdrawn: false,
-            },
-        );
+        self.insert(body, Owed::alone(id));
     }
 
-    fn insert(&self, id: RequestId, body: Fingerprint, owed: Owed) {
+    fn insert(&self, body: Fingerprint, owed: Owed) {
         let mut inner = self.inner.lock();
+        inner.bodies.insert(owed.id, body);
         inner.by_body.entry(body).or_default().push(owed);
-        inner.bodies.insert(id, body);
     }
 
     /// The oldest orphan with this body; for a retry (`attempt` above 0) also a request whose waiters are all of earlier
@@ -103,21 +98,26 @@ impl Orphans {
             .position(|owed| owed.waiters == 0 && !owed.withdrawn)
             .or_else(|| owed.iter().position(|owed| owed.attempt < attempt && !owed.withdrawn))?;
         let owed = owed.get_mut(at)?;
-        owed.waiters += 1;
         owed.attempt = owed.attempt.max(attempt);
-        owed.alone_since = None;
-        Some(self.attachment(owed.id))
+        let attachment = self.attachment(owed.id);
+        owed.add_waiter(&attachment);
+        Some(attachment)
+    }
+
+    /// Asks the calls with this body that are on the line (the oldest ones) whether they are still there.
+    pub(crate) fn ask_after(&self, body: Fingerprint) -> Vec<Present> {
+        let inner = self.inner.lock();
+        let owed = inner.by_body.get(&body).into_iter().flatten().filter(|owed| !owed.withdrawn);
+        owed.flat_map(|owed| &owed.doorbells).filter_map(Doorbell::ring).take(MOST_ASKED).collect()
     }
 
     /// One more waiter for a request that is known by its id or its idempotency key; also where nothing is owed.
     pub fn join(&self, id: RequestId) -> Attachment {
-        let mut inner = self.inner.lock();
-        if let Some(owed) = inner.owed(id) {
-            owed.waiters += 1;
-            owed.alone_since = None;
+        let attachment = self.attachment(id);
+        if let Some(owed) = self.inner.lock().owed(id) {
+            owed.add_waiter(&attachment);
         }
-        drop(inner);
-        self.attachment(id)
+        attachment
     }
 
     /// The request is in the store now.
@@ -178,7 +178,30 @@ impl Orphans {
     }
 
     fn attachment(&self, id: RequestId) -> Attachment {
-        Attachment { id, orphans: self.clone(), done: false }
+        Attachment { id, orphans: self.clone(), line: Line::default(), done: false }
+    }
+}
+
+impl Owed {
+    /// Nobody waits for it from now on.
+    fn alone(id: RequestId) -> Self {
+        Self {
+            id,
+            waiters: 0,
+            doorbells: Vec::with_capacity(1),
+            attempt: 0,
+            alone_since: Some(Instant::now()),
+            is_new: false,
+            kept: false,
+            withdrawn: false,
+        }
+    }
+
+    fn add_waiter(&mut self, attachment: &Attachment) {
+        self.waiters += 1;
+        self.alone_since = None;
+        self.doorbells.retain(Doorbell::works);
+        self.doorbells.push(attachment.line.doorbell());
     }
 }
 
@@ -204,6 +227,11 @@ impl Attachment {
     /// The request.
     pub const fn id(&self) -> RequestId {
         self.id
+    }
+
+    /// The call's connection, to be told of its turns.
+    pub(crate) const fn line(&self) -> &Line {
+        &self.line
     }
 
     /// The answer was written to this caller and flushed: it is owed to nobody any more.

@@ -1,6 +1,10 @@
 //! Whether a deferred call is a new request or one that is already there (contract, section 5): the same idempotency
 //! key, or an equal call that nobody waits for any more.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
 use crate::engine::ABANDONED;
@@ -9,6 +13,10 @@ use crate::engine::orphans::Attachment;
 use crate::intake::defer::{Desk, unavailable};
 use crate::store::RequestRecord;
 use crate::wire::api_error::ApiError;
+
+/// How long equal calls that are on the line may take to show that they are still there: far more than they need,
+/// unless the process is overloaded, or the client of one does not take what it is sent.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What a call is attached to.
 #[derive(Debug)]
@@ -45,7 +53,10 @@ impl Desk {
     pub(crate) async fn find(&self, identity: &Identity) -> Result<Found, ApiError> {
         let id = self.engine.new_request_id();
         let Some(key) = identity.key else {
-            let adopted = self.engine.orphans().adopt(identity.body, identity.attempt);
+            let adopted = match self.engine.orphans().adopt(identity.body, identity.attempt) {
+                None => self.adopt_left(identity).await,
+                adopted => adopted,
+            };
             return Ok(adopted.map_or(Found::New(id, None), Found::Existing));
         };
         let reservation = match self.engine.keys().reserve(key, id, identity.body) {
@@ -57,6 +68,22 @@ impl Desk {
             Some(record) => self.same(record.request.id, record.request.body_hash, identity),
             None => Ok(Found::New(id, Some(reservation))),
         }
+    }
+
+    /// Of the equal calls that are on the line, one whose client has left although that was not noticed yet. It is
+    /// known to have left: all others stay requests of their own.
+    async fn adopt_left(&self, identity: &Identity) -> Option<Attachment> {
+        let orphans = self.engine.orphans();
+        let until = Instant::now() + PATIENCE;
+        for present in orphans.ask_after(identity.body) {
+            if let Ok(Ok(())) = tokio::time::timeout_at(until, present).await {
+                continue;
+            }
+            if let Some(adopted) = orphans.adopt(identity.body, identity.attempt) {
+                return Some(adopted);
+            }
+        }
+        None
     }
 
     fn same(&self, id: RequestId, body: Fingerprint, identity: &Identity) -> Result<Found, ApiError> {

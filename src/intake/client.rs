@@ -18,6 +18,8 @@ pub(crate) struct Client {
     pub(crate) commit_after: Duration,
     /// Between two signs of life after that.
     pub(crate) heartbeat: Duration,
+    /// It gives up on a chat stream in which only comments come: it needs chunks, too.
+    pub(crate) needs_chunks: bool,
     /// Half of the time-out that the client announced.
     pub(crate) bearable: Option<Duration>,
     /// A body can break off visibly: not on HTTP/1.0, where its end is the end of the connection.
@@ -29,6 +31,11 @@ pub(crate) struct Client {
 /// User agents that read past any number of interim responses (measured; providers.md, section 6.2).
 const READS_INTERIM: [&str; 5] =
     ["OpenAI/Python", "AsyncOpenAI/Python", "Anthropic/Python", "AsyncAnthropic/Python", "python-httpx/"];
+/// LangChain's asynchronous client is openai-python on the wire, but times each chunk of a stream, for which comments do
+/// not count. Unlike openai-python itself it sets no time-out by default, and so announces none.
+const ASYNC_OPENAI: &str = "AsyncOpenAI/Python ";
+/// A version of openai-python from which on an announced time-out is there unless there is none (measured with 1.109).
+const ANNOUNCES: (u32, u32) = (1, 109);
 /// Signs of an intermediary, which may swallow interim responses.
 const INTERMEDIARY: [&str; 3] = ["via", "forwarded", "x-real-ip"];
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -65,11 +72,20 @@ impl Client {
                 announced.map_or(config.commit_after, |timeout| config.commit_after.min(timeout / 2))
             },
             heartbeat: cadence,
+            needs_chunks: read_timeout.is_none() && is_async_openai_that_announces(user_agent),
             bearable: announced.map(|timeout| timeout / 2),
             chunked: version >= Version::HTTP_11,
             connection: interim.cloned(),
         }
     }
+}
+
+fn is_async_openai_that_announces(user_agent: &str) -> bool {
+    let version = user_agent.strip_prefix(ASYNC_OPENAI).map(|version| version.split('.').map(str::parse::<u32>));
+    version.is_some_and(|mut numbers| match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= ANNOUNCES,
+        _ => false,
+    })
 }
 
 /// All clients that read interim responses write `Connection: keep-alive` beside `Accept-Encoding`, and an intermediary
@@ -144,6 +160,17 @@ mod tests {
         assert!(!sent(("connection", "close")) && !sent(("connection", "upgrade")));
         let plain = [("user-agent", "OpenAI/Python 3.54.0")].into_iter();
         assert!(client_that_sent(plain, Version::HTTP_11).interim.is_some(), "it never had more headers");
+    }
+
+    #[test]
+    fn only_a_recent_async_openai_without_a_time_out_needs_chunks() {
+        let needs =
+            |agent, lines: &[_]| client(&[&[("user-agent", agent)], lines].concat(), Version::HTTP_11).needs_chunks;
+        assert!(needs("AsyncOpenAI/Python 3.54.0", &[]) && needs("AsyncOpenAI/Python 1.109.1", &[]));
+        assert!(!needs("AsyncOpenAI/Python 3.54.0", &[("x-stainless-read-timeout", "600")]), "openai-python itself");
+        for agent in ["AsyncOpenAI/Python 1.59.0", "AsyncOpenAI/Python x", "OpenAI/Python 3.54.0", "OpenAI/JS 6.49.0"] {
+            assert!(!needs(agent, &[]), "{agent}");
+        }
     }
 
     #[test]

@@ -326,7 +326,11 @@ impl Accepted {
             (None, Some(waiter)) => {
                 // Not kept for hours.
                 drop(pending);
-                Box::pin(wait(desk, asked, waiter, marks, client)).await
+                let waiting = Box::pin(wait(desk, asked, waiter, marks, client));
+                match &attachment {
+                    Some(attachment) => attachment.line().hold(waiting).await,
+                    None => waiting.await,
+                }
             }
             (None, None) => Told::Answer(accepted(pending, asked, desk, marks).await),
         };

@@ -22,8 +22,9 @@ use crate::engine::waiters::{Answer, Waiter};
 use crate::intake::answer::{self, Asked};
 use crate::intake::client::Client;
 use crate::intake::respond::error_response;
+use crate::store::RequestRecord;
 use crate::wire::api_error::ApiError;
-use crate::wire::replay::{Replay, ReplayEndpoint, heartbeat_event};
+use crate::wire::replay::{self, Replay, ReplayEndpoint, heartbeat_event};
 
 /// A connection that waits for one request. Dropping it (the client left) takes the waiter off the list.
 #[derive(Debug)]
@@ -43,8 +44,12 @@ impl Held {
 
     /// Where the request stands now, for a head that goes out before its end.
     async fn state(&self) -> RequestState {
-        let record = self.engine.store().request(self.asked.id).await;
-        record.ok().flatten().map_or(RequestState::Queued, |record| record.state)
+        self.record().await.map_or(RequestState::Queued, |record| record.state)
+    }
+
+    /// The request as it is now; none: the store cannot say.
+    async fn record(&self) -> Option<RequestRecord> {
+        self.engine.store().request(self.asked.id).await.ok().flatten()
     }
 
     /// The answer, or none when the process stops first.
@@ -75,8 +80,10 @@ pub(crate) enum Told {
 /// Holds until the end of the request.
 pub(crate) async fn until_answered(mut held: Held, client: &Client) -> Told {
     if let Some(endpoint) = held.asked.stream() {
-        let state = held.state().await;
-        return Told::Answer(streaming(held, endpoint, client.heartbeat, state));
+        let record = held.record().await;
+        let state = record.as_ref().map_or(RequestState::Queued, |record| record.state);
+        let signs = Signs::of(client, endpoint, record.as_ref());
+        return Told::Answer(streaming(held, endpoint, signs, state));
     }
     if let Some((interim, cadence)) = &client.interim {
         loop {
@@ -162,17 +169,51 @@ fn committed(held: Held, heartbeat: Duration, state: RequestState) -> Response<B
     response
 }
 
+/// What keeps an event stream alive.
+#[derive(Clone, Debug)]
+struct Signs {
+    heartbeat: Duration,
+    /// What everybody gets.
+    comment: &'static [u8],
+    /// For clients whose timer ignores comments.
+    chunk: Option<Bytes>,
+}
+
+impl Signs {
+    /// Of how many signs one is a chunk, and the longest heartbeat beside chunks: together a minute, half of what
+    /// LangChain grants by default.
+    const CHUNK_EACH: u32 = 4;
+    const LONGEST: Duration = Duration::from_secs(15);
+
+    fn of(client: &Client, endpoint: ReplayEndpoint, record: Option<&RequestRecord>) -> Self {
+        let chunk = record.filter(|_| client.needs_chunks && endpoint == ReplayEndpoint::Chat).map(|record| {
+            let request = &record.request;
+            let id = format!("chatcmpl-{}", request.id);
+            replay::empty_chat_chunk(&id, &request.lane.model, request.created_at.unix_seconds())
+        });
+        let longest = if chunk.is_some() { Self::LONGEST } else { Duration::MAX };
+        Self { heartbeat: client.heartbeat.min(longest), comment: heartbeat_event(endpoint), chunk }
+    }
+
+    /// The sign of this number.
+    fn frame(&self, number: u32) -> Frame<Bytes> {
+        let chunk = self.chunk.as_ref().filter(|_| number > 0 && number.is_multiple_of(Self::CHUNK_EACH));
+        Frame::data(chunk.cloned().unwrap_or(Bytes::from_static(self.comment)))
+    }
+}
+
 enum Stage {
-    First(Held),
-    Waiting(Held),
+    /// Until the answer, after so many signs of life.
+    Waiting(Held, u32),
     Telling(Replay),
     Over,
 }
 
 /// An event stream: comments while the request waits, then its answer as the live API would have told it.
-fn streaming(held: Held, endpoint: ReplayEndpoint, heartbeat: Duration, state: RequestState) -> Response<Body> {
+fn streaming(held: Held, endpoint: ReplayEndpoint, signs: Signs, state: RequestState) -> Response<Body> {
     let id = held.asked.id;
-    let events = stream::try_unfold(Stage::First(held), move |stage| next_event(stage, endpoint, heartbeat));
+    let waiting = Stage::Waiting(held, 0);
+    let events = stream::try_unfold(waiting, move |stage| next_event(stage, endpoint, signs.clone()));
     let mut response = answer::event_stream(events);
     answer::set_pending_headers(response.headers_mut(), id, state);
     response
@@ -181,14 +222,15 @@ fn streaming(held: Held, endpoint: ReplayEndpoint, heartbeat: Duration, state: R
 async fn next_event(
     mut stage: Stage,
     endpoint: ReplayEndpoint,
-    heartbeat: Duration,
+    signs: Signs,
 ) -> Result<Option<(Frame<Bytes>, Stage)>, BoxError> {
-    let heartbeat_frame = || Frame::data(Bytes::from_static(heartbeat_event(endpoint)));
     loop {
         stage = match stage {
-            Stage::First(held) => return Ok(Some((heartbeat_frame(), Stage::Waiting(held)))),
-            Stage::Waiting(mut held) => match tokio::time::timeout(heartbeat, held.answer()).await {
-                Err(_elapsed) => return Ok(Some((heartbeat_frame(), Stage::Waiting(held)))),
+            Stage::Waiting(held, 0) => return Ok(Some((signs.frame(0), Stage::Waiting(held, 1)))),
+            Stage::Waiting(mut held, number) => match tokio::time::timeout(signs.heartbeat, held.answer()).await {
+                Err(_elapsed) => {
+                    return Ok(Some((signs.frame(number), Stage::Waiting(held, number.saturating_add(1)))));
+                }
                 Ok(None) => return Err(BoxError::from("the process stops")),
                 Ok(Some(answer)) if answer::is_success(&answer) => {
                     match answer::replayed(&held.asked, endpoint, &answer) {

@@ -1,7 +1,7 @@
 //! From a URI to a connected byte stream: TCP, then the outbound proxy's tunnel, then TLS, within one time-out.
 //!
 //! Every failure leaves here as the [`UpstreamError`] of its phase, so the client need not guess from texts.
-//! Called by hyper-util's connection pool on behalf of `upstream::client`.
+//! Called by hyper-util's connection pools on behalf of `upstream::client` and `cli::http`.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -29,7 +29,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Makes connections. Clones share everything.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     shared: Arc<Shared>,
 }
 
@@ -43,7 +43,7 @@ struct Shared {
 
 impl Connector {
     /// `timeout` bounds the whole way, TLS included.
-    pub(super) fn new(tls: LazyTls, proxy: OutboundProxy, timeout: Duration) -> Self {
+    pub(crate) fn new(tls: LazyTls, proxy: OutboundProxy, timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -146,7 +146,7 @@ impl Service<Uri> for Reach {
 }
 
 /// A connected stream.
-pub(super) struct Transport {
+pub(crate) struct Transport {
     stream: Stream,
     /// The other end is a proxy that wants whole URLs in request lines.
     absolute_form: bool,

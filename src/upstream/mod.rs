@@ -4,7 +4,7 @@
 pub mod anthropic;
 pub mod capability;
 pub mod client;
-mod connect;
+pub(crate) mod connect;
 pub mod error;
 mod exchange;
 pub mod headers;
@@ -12,4 +12,4 @@ mod multipart;
 pub mod openai;
 pub mod outbound_proxy;
 pub mod provider;
-mod tls;
+pub(crate) mod tls;

@@ -16,14 +16,14 @@ use crate::upstream::error::UpstreamError;
 
 /// A TLS client configuration made at its first use: a sidecar in front of a plain-text gateway never pays for it.
 #[derive(Debug)]
-pub(super) struct LazyTls {
+pub(crate) struct LazyTls {
     roots: TlsRoots,
     config: OnceCell<Arc<ClientConfig>>,
 }
 
 impl LazyTls {
     /// Checks a configured file at once, so that a wrong path stops the start rather than the first call.
-    pub(super) fn new(roots: TlsRoots) -> Result<Self, UpstreamError> {
+    pub(crate) fn new(roots: TlsRoots) -> Result<Self, UpstreamError> {
         if let TlsRoots::File(path) = &roots {
             from_file(path)?;
         }

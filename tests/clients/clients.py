@@ -33,6 +33,7 @@ CLIENTS: list[Client] = [
     Client("openai-node 6.49, `timeout` of the call", "node", "openai-call", API),
     Client("LangChain 1.7 `ChatOpenAI`, sync", "langchain/langchain", "sync", choices=False, refusals=False),
     Client("LangChain 1.7 `ChatOpenAI`, async", "langchain/langchain", "async", choices=False, refusals=False),
+    Client("LangChain 1.7 `ChatOpenAI`, async, `stream_chunk_timeout`", "langchain/langchain", "chunks", choices=False, refusals=False),
     Client("LiteLLM 1.102, sync", "litellm/lite", "sync", choices=False, refusals=False),
     Client("LiteLLM 1.102, async", "litellm/lite", "async", choices=False, refusals=False),
     Client("Vercel AI SDK 6, chat", "node", "vercel-chat", choices=False, refusals=False),

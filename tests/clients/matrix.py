@@ -24,8 +24,8 @@ TIMEOUT, BATCH_SECONDS = 5.0, 12.0
 PATIENT = 120.0
 MOST_RUNS = 12
 CELL_SECONDS = 180.0
-# What a script needs to start. Within milliseconds the server may not have seen the old connection close, and an equal call
-# without a mark is then a second call (docs/clients.md).
+# What a script needs to start. Within milliseconds the relay may not have handed on the old connection's end, and an equal
+# call without a mark is then a second call (docs/clients.md).
 RERUN_SECONDS = 0.5
 FULL = 40
 DEFER = {"x-nightbus-defer": "true"}
@@ -74,7 +74,8 @@ class Stages:
         self.full = Stage(
             self.folder / "full", 2, limits__max_queued_requests=str(FULL), batching__idle="10m", batching__max_age="10m"
         )
-        self.restarted = Stage(self.folder / "restarted", 40, hold__commit_after="5m")
+        # Not before all clients are there and nightbus was restarted.
+        self.restarted = Stage(self.folder / "restarted", 3600, hold__commit_after="5m")
         await asyncio.gather(*(each.start() for each in self.all()))
         self.nginx = Nginx(self.folder / "nginx", self.slow.url)
         await self.nginx.start()
@@ -411,6 +412,7 @@ async def restart_once(stages: Stages) -> None:
     await Gates.submitted.all_here.wait()
     await stages.restarted.proxy.terminate()
     await stages.restarted.start_proxy()
+    await asyncio.to_thread(stages.restarted.end_batches_after, 40)
     Gates.submitted.opened.set()
 
 

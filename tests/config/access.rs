@@ -201,6 +201,12 @@ fn tls_needs_both_files() {
     let (file, directory) = (file.display(), directory.path().display());
     assert!(load(&format!("[tls]\ncert = \"{file}\"\nkey = \"{file}\"")).unwrap().tls.is_some());
     one_mistake(&format!("[tls]\nkey = \"{file}\""), "proxy.toml:1: tls.cert: is required beside tls.key");
+    let admin = load(&format!("[admin.tls]\ncert = \"{file}\"\nkey = \"{file}\"")).unwrap();
+    assert!(admin.admin.tls.is_some() && admin.tls.is_none());
+    one_mistake(
+        &format!("[admin.tls]\nkey = \"{file}\""),
+        "proxy.toml:1: admin.tls.cert: is required beside admin.tls.key",
+    );
     one_mistake(&format!("[tls]\ncert = \"{directory}\"\nkey = \"{file}\""), "proxy.toml:2: tls.cert: ");
     assert!(load(&format!("upstream.tls_roots = \"{file}\"")).is_ok());
 }

@@ -68,6 +68,8 @@ const WITH_COMPANY: &[&str] = &[
     "client_keys[].key",
     "client_keys[].providers",
     "admin.token_env",
+    "admin.tls.cert",
+    "admin.tls.key",
     "tls.cert",
     "tls.key",
 ];

@@ -10,6 +10,7 @@ fn admin(token: Option<&str>) -> AdminConfig {
     AdminConfig {
         token: token.map(SecretString::from),
         allowed_hosts: vec!["ops.example".to_owned(), "night.example:5051".to_owned()],
+        tls: None,
         show_bodies: false,
     }
 }

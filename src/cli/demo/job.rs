@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::cli::http::{Answer, HttpClient, HttpError};
+use crate::config::TlsRoots;
 
 /// What the simulator charges for.
 pub(super) const MODEL: &str = "gpt-6-luna";
@@ -111,7 +112,7 @@ pub(super) async fn run(
     mut told: impl FnMut(&JobReport),
 ) -> anyhow::Result<JobReport> {
     let uri: Uri = format!("http://{main}/v1/chat/completions").parse()?;
-    let http = HttpClient::new();
+    let http = HttpClient::new(TlsRoots::Auto)?;
     let started = Instant::now();
     let mut report = JobReport::default();
     let outcomes = stream::iter(0..calls).map(|number| {

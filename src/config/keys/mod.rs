@@ -20,6 +20,7 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::CLIENT_KEYS,
     service::CORS,
     service::ADMIN,
+    service::ADMIN_TLS,
     service::TLS,
     service::LOG,
     later::FLIGHT,

@@ -136,6 +136,21 @@ pub(super) const TLS: Section = Section {
     ],
 };
 
+/// `[admin.tls]`
+pub(super) const ADMIN_TLS: Section = Section {
+    path: "admin.tls",
+    about: "TLS on the admin listener; without it plain TCP. Give both or neither.",
+    keys: &[
+        Key::new("cert", FILE, "Certificate chain of the admin listener, PEM; may be that of the main one.")
+            .example("\"/etc/nightbus/tls.crt\"")
+            .risk(
+                "The commands that ask this listener need `--admin https://NAME:PORT` with a name that is in the \
+                 certificate, and `--admin-ca` where its authority is not one that the system trusts.",
+            ),
+        Key::new("key", FILE, "Its private key, PEM.").example("\"/etc/nightbus/tls.key\""),
+    ],
+};
+
 /// `[log]`
 pub(super) const LOG: Section = Section {
     path: "log",

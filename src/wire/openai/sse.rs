@@ -76,8 +76,11 @@ impl SseReader {
     fn keep(&mut self, part: &[u8]) {
         if self.line.len().saturating_add(part.len()) > self.limit {
             self.too_large = true;
-            // What is left still tells a blank line from one that is not.
+            // What is left still tells a blank line from one that is not, also where all of it came at once.
             self.line.truncate(1);
+            if self.line.is_empty() {
+                self.line.extend(part.first());
+            }
         } else {
             self.line.extend_from_slice(part);
         }

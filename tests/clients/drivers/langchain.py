@@ -12,17 +12,20 @@ from protocol import Call, Outcome
 
 
 def model(call: Call) -> Any:
+    """`chunks` sets no time-out but the one between two chunks of a stream; the others have the default."""
     body = call["body"]
+    chunks = call["client"] == "chunks"
     chat = ChatOpenAI(
         model=body["model"],
         base_url=call["base_url"],
         api_key=call["key"],
-        timeout=call["timeout"],
+        timeout=None if chunks else call["timeout"],
         default_headers=call["headers"],
         n=body.get("n"),
         stream_usage=True,
         # Otherwise it depends on the model and the tools.
         use_responses_api=False,
+        **({"stream_chunk_timeout": call["timeout"]} if chunks else {}),
     )
     return chat.bind_tools(body["tools"], tool_choice="required") if body.get("tools") else chat
 
@@ -63,4 +66,4 @@ async def asynchronous(call: Call) -> Outcome:
         return protocol.failure(error)
 
 
-protocol.run({"sync": sync, "async": asynchronous})
+protocol.run({"sync": sync, "async": asynchronous, "chunks": asynchronous})

@@ -57,6 +57,14 @@ fn too_large_events_are_skipped_and_the_next_is_read() {
 }
 
 #[test]
+fn a_line_that_is_too_long_is_no_blank_line_however_it_comes() {
+    let stream = b": a comment of more than 16 bytes\rdata: 2\n\ndata: 3\n\n";
+    let pieces: Vec<&[u8]> = stream.chunks(1).collect();
+    assert_eq!(read_in(&pieces, 16), (vec![event("", "3")], 1));
+    assert_eq!(read_in(&[stream], 16), (vec![event("", "3")], 1));
+}
+
+#[test]
 fn knows_the_end_of_a_chat_stream() {
     let mut done = Vec::new();
     SseReader::new(100).feed(b"data: {}\n\ndata: [DONE]\n\n", |event| done.push(event.is_done()));
