@@ -111,7 +111,7 @@ fn openrouters_activity() {
 
 #[test]
 fn access_logs_are_counts_and_no_money() {
-    for (name, calls) in [("nginx.log", 3), ("alb.log", 1)] {
+    for (name, calls) in [("nginx.txt", 3), ("alb.txt", 1)] {
         let report = audit(&fixture(name));
         assert_eq!((report.totals.calls, report.totals.priced, report.totals.spend_usd), (calls, 0, None), "{name}");
         assert!(report.savings.per_year_usd.is_none_or(|usd| usd == 0.0));
@@ -121,7 +121,7 @@ fn access_logs_are_counts_and_no_money() {
 
 #[test]
 fn mixed_files_are_read_line_by_line_and_the_rest_is_counted() {
-    let report = audit(&fixture("mixed.log"));
+    let report = audit(&fixture("mixed.txt"));
     assert_eq!(format_of(&report), [("OpenAI JSON", 2), ("access log", 1)]);
     assert_eq!((report.totals.calls, report.totals.records, report.totals.unread), (3, 7, 3));
     assert_eq!((count(&report, "not_json"), count(&report, "unrecognised")), (2, 1));
@@ -192,7 +192,7 @@ fn the_buffer_does_not_grow_with_the_file() {
 #[test]
 fn several_files_are_one_report() {
     let mut auditor = Auditor::new();
-    for name in ["openai-pairs.jsonl", "litellm.json", "nginx.log"] {
+    for name in ["openai-pairs.jsonl", "litellm.json", "nginx.txt"] {
         auditor.read(name, fixture(name).as_slice()).unwrap();
     }
     let report = auditor.finish();
@@ -224,7 +224,7 @@ mod arbitrary {
 
         #[test]
         fn no_damage_ends_the_run(name in 0..8_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-            let names = ["openai-pairs.jsonl", "litellm.json", "langfuse-ui.json", "helicone.csv", "openrouter.csv", "nginx.log", "alb.log", "mixed.log"];
+            let names = ["openai-pairs.jsonl", "litellm.json", "langfuse-ui.json", "helicone.csv", "openrouter.csv", "nginx.txt", "alb.txt", "mixed.txt"];
             let mut bytes = fixture(names[name]);
             let length = bytes.len();
             bytes[at.index(length)] = byte;

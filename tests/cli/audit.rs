@@ -12,12 +12,12 @@ fn fixture(name: &str) -> String {
 fn several_logs_are_one_report_in_three_forms() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("report.html");
-    let files = [fixture("openai-pairs.jsonl"), fixture("litellm.json"), fixture("mixed.log")];
+    let files = [fixture("openai-pairs.jsonl"), fixture("litellm.json"), fixture("mixed.txt")];
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
     let tables = nightbus(&[&["audit", "--html", page.to_str().unwrap()], &files[..]].concat());
     assert_eq!(tables.code, 0, "{}", tables.err);
     for shown in
-        ["13 calls", "review-classifier", "could wait", "somebody waits", "not_json", "mixed.log:3", "unrecognised"]
+        ["13 calls", "review-classifier", "could wait", "somebody waits", "not_json", "mixed.txt:3", "unrecognised"]
     {
         assert!(tables.out.contains(shown), "{shown} in {}", tables.out);
     }
