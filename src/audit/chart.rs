@@ -7,7 +7,7 @@ const LEFT: f64 = 64.0;
 const BOTTOM: f64 = 28.0;
 const TOP: f64 = 10.0;
 /// How many tick labels fit below the bars.
-const LABELS: usize = 12;
+const LABELS: usize = 9;
 
 /// One colour of a stacked chart.
 pub(super) struct Series {
@@ -72,7 +72,8 @@ pub(super) fn stacked(title: &str, labels: &[String], series: &[Series], show: f
             );
         }
         svg.push_str("</g>\n");
-        if bar.is_multiple_of(every) {
+        // Half a label would stand beyond the edge.
+        if bar.is_multiple_of(every) && x + slot * 0.4 + 40.0 < WIDTH || bars <= LABELS {
             push(
                 &mut svg,
                 format_args!(

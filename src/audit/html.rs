@@ -15,7 +15,7 @@ const STYLE: &str = include_str!("report.css");
 /// Models with a colour of their own; the rest share the last one.
 const COLOURS: usize = 5;
 /// Bars of the chart over time at most: hours are put together beyond.
-const BARS: i64 = 96;
+const BARS: i64 = 168;
 const HOUR: i64 = 3_600;
 const ROWS: usize = 200;
 
@@ -80,7 +80,7 @@ fn charts(page: &mut String, report: &Report) {
     let names = names(report);
     let (width, slots) = time_slots(&report.hours);
     let unit = if width == 1 { "hour".to_owned() } else { format!("{width} hours") };
-    let labels: Vec<String> = slots.iter().map(|slot| moment(slot * HOUR)).collect();
+    let labels: Vec<String> = slots.iter().map(|slot| tick(slot * HOUR)).collect();
     let first = slots.first().copied().unwrap_or(0);
     let place = |bucket: &Bucket| (bucket.hour.div_euclid(HOUR) - first).div_euclid(width);
     let series = spread(report, &names, slots.len(), place, value);
@@ -192,7 +192,7 @@ fn group_row(group: &GroupReport) -> String {
         None => ("soft", "unknown"),
     };
     format!(
-        "<tr><td>{label}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td><span class=\"{class}\">{}</span>{signs}</td><td class=\"{worth_class}\">{worth}</td><td class=\"n\">{}</td><td>{}</td></tr>\n",
+        "<tr><td>{label}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"signs\"><span class=\"{class}\">{}</span>{signs}</td><td class=\"{worth_class}\">{worth}</td><td class=\"n\">{}</td><td class=\"verdict\">{}</td></tr>\n",
         escape(group.model.as_deref().unwrap_or("-")),
         number(group.calls),
         maybe(group.spend_usd_per_day),
@@ -327,7 +327,12 @@ fn grouped(digits: &str) -> String {
     text
 }
 
-/// `11-23 08:00`, with the year where it is the beginning of one.
+/// `11-23 08:00`: below a bar.
+fn tick(seconds: i64) -> String {
+    moment(seconds).get(5..).unwrap_or_default().to_owned()
+}
+
+/// `2026-11-23 08:00`
 fn moment(seconds: i64) -> String {
     Timestamp::from_second(seconds)
         .map_or_else(|_out_of_range| String::new(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())

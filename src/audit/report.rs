@@ -260,8 +260,8 @@ fn group_report(group: &Group, days: Option<f64>, covered_hours: i64) -> GroupRe
         spend_usd_per_day: per_day,
         would_save_usd: known(group.sum.comparable, group.sum.saving),
         could_wait,
-        points: signs.iter().map(|(points, _)| points).sum(),
-        signs: signs.into_iter().map(|(points, text)| format!("{points:+} {text}")).collect(),
+        points: signs.iter().map(|sign| sign.points).sum(),
+        signs: signs.into_iter().map(|sign| format!("{:+} {}", sign.points, sign.text)).collect(),
         worth_it: per_day.map(|usd| usd > verdict::WORTH_USD_PER_DAY),
         verdict: verdict::verdict(could_wait, per_day, mostly_already),
     }

@@ -12,7 +12,7 @@ pub(super) const WORTH_USD_PER_DAY: f64 = 10.0;
 
 /// The rules as the report states them.
 pub(super) const HEURISTICS: [&str; 8] = [
-    "A log does not say whether somebody waits. Each sign below gives points; 2 or more: could wait 30 minutes, 1: perhaps, 0: no sign of it, below: somebody waits.",
+    "A log does not say whether somebody waits. Each sign below gives points; 2 or more: could wait 30 minutes (if name, hour or burst is among them, else perhaps), 1: perhaps, 0: no sign of it, below: somebody waits.",
     "Name (+2): the tag, or (+1) the user agent, has a word of background work: batch, job, cron, nightly, eval, backfill, embed, index, classif, extract, enrich, summar, report, digest, etl, pipeline, offline, label, dataset, crawl, airflow, celery, dagster, prefect, spark, scheduler.",
     "Name (-3): the tag or user agent has a word of somebody at a screen: chat, assistant, copilot, interactive, playground, autocomplete, voice, live, frontend, a web browser.",
     "Stream (-3): more than half of the calls stream their answer, so somebody reads along. (+1): the log says that none does.",
@@ -67,9 +67,9 @@ const INTERACTIVE: [&str; 10] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tolerance {
-    /// Two points or more.
+    /// Two points or more, not from stream and template alone.
     Yes,
-    /// One point.
+    /// One point, or only from stream and template.
     Perhaps,
     /// Nothing speaks for it.
     NoSign,
@@ -89,21 +89,37 @@ impl Tolerance {
     }
 }
 
-/// The signs that spoke, with their points.
-pub(super) fn signs(group: &Group, covered_hours: i64) -> Vec<(i32, String)> {
-    let mut signs = name(group);
-    signs.extend(stream(group));
-    signs.extend(hour(group, covered_hours));
-    signs.extend(burst(group, covered_hours));
-    signs.extend(template(group));
-    signs
+/// One sign that spoke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sign {
+    pub(super) points: i32,
+    /// Background work alone shows it; a quick service of one's own may have the others, too.
+    strong: bool,
+    pub(super) text: String,
+}
+
+const fn strong(points: i32, text: String) -> Sign {
+    Sign { points, strong: true, text }
+}
+
+const fn weak(points: i32, text: String) -> Sign {
+    Sign { points, strong: false, text }
+}
+
+/// The signs that spoke.
+pub(super) fn signs(group: &Group, covered_hours: i64) -> Vec<Sign> {
+    [name(group), stream(group), hour(group, covered_hours), burst(group, covered_hours), template(group)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// What the points come to.
-pub(super) fn tolerance(signs: &[(i32, String)]) -> Tolerance {
-    match signs.iter().map(|(points, _)| points).sum::<i32>() {
-        2.. => Tolerance::Yes,
-        1 => Tolerance::Perhaps,
+pub(super) fn tolerance(signs: &[Sign]) -> Tolerance {
+    let sure = signs.iter().any(|sign| sign.strong && sign.points > 0);
+    match signs.iter().map(|sign| sign.points).sum::<i32>() {
+        2.. if sure => Tolerance::Yes,
+        1.. => Tolerance::Perhaps,
         0 => Tolerance::NoSign,
         _ => Tolerance::No,
     }
@@ -123,39 +139,39 @@ pub(super) fn verdict(tolerance: Tolerance, per_day: Option<f64>, mostly_already
     }
 }
 
-fn name(group: &Group) -> Vec<(i32, String)> {
-    let points = match group.key.kind {
+fn name(group: &Group) -> Option<Sign> {
+    let kind = group.key.kind;
+    let points = match kind {
         "tag" => 2,
         "user agent" => 1,
-        _ => return Vec::new(),
+        _ => return None,
     };
     let label = group.key.label.to_lowercase();
     let word = |words: &[&'static str]| words.iter().copied().find(|word| label.contains(word));
-    let kind = group.key.kind;
     if let Some(word) = word(&INTERACTIVE) {
-        return vec![(-3, format!("the {kind} says \"{word}\""))];
+        return Some(strong(-3, format!("the {kind} says \"{word}\"")));
     }
-    word(&BACKGROUND).map(|word| (points, format!("the {kind} says \"{word}\""))).into_iter().collect()
+    word(&BACKGROUND).map(|word| strong(points, format!("the {kind} says \"{word}\"")))
 }
 
-fn stream(group: &Group) -> Option<(i32, String)> {
+fn stream(group: &Group) -> Option<Sign> {
     let known = group.streamed + group.not_streamed;
     if group.streamed * 2 > known {
-        return Some((-3, format!("{} % of the calls stream", percent(group.streamed, known))));
+        return Some(strong(-3, format!("{} % of the calls stream", percent(group.streamed, known))));
     }
-    (known > 0 && group.streamed == 0 && group.not_streamed == group.sum.calls)
-        .then(|| (1, "no call streams".to_owned()))
+    let none = known > 0 && group.streamed == 0 && group.not_streamed == group.sum.calls;
+    none.then(|| weak(1, "no call streams".to_owned()))
 }
 
-fn hour(group: &Group, covered_hours: i64) -> Option<(i32, String)> {
+fn hour(group: &Group, covered_hours: i64) -> Option<Sign> {
     let all: u64 = group.by_hour_of_day.iter().sum();
     let day: u64 = group.by_hour_of_day.iter().skip(7).take(13).sum();
     let night = percent(all - day, all);
     (covered_hours >= 24 && all >= 20 && night >= 60)
-        .then(|| (1, format!("{night} % of the calls came at night (UTC)")))
+        .then(|| strong(1, format!("{night} % of the calls came at night (UTC)")))
 }
 
-fn burst(group: &Group, covered_hours: i64) -> Option<(i32, String)> {
+fn burst(group: &Group, covered_hours: i64) -> Option<Sign> {
     let mut hours: Vec<u64> = group.hours.values().copied().collect();
     let all: u64 = hours.iter().sum();
     if covered_hours < 10 || all < 20 {
@@ -164,14 +180,14 @@ fn burst(group: &Group, covered_hours: i64) -> Option<(i32, String)> {
     hours.sort_unstable_by(|one, other| other.cmp(one));
     let tenth = usize::try_from(covered_hours / 10).unwrap_or(1);
     let share = percent(hours.iter().take(tenth).sum(), all);
-    (share >= 50).then(|| (1, format!("{share} % of the calls came in a tenth of the hours")))
+    (share >= 50).then(|| strong(1, format!("{share} % of the calls came in a tenth of the hours")))
 }
 
-fn template(group: &Group) -> Option<(i32, String)> {
+fn template(group: &Group) -> Option<Sign> {
     let most = group.templates.values().copied().max()?;
     let share = percent(most, group.with_template);
     (group.with_template >= 20 && group.with_template * 2 >= group.sum.calls && share >= 80)
-        .then(|| (1, format!("{share} % of the calls share one template")))
+        .then(|| weak(1, format!("{share} % of the calls share one template")))
 }
 
 fn percent(part: u64, whole: u64) -> u64 {
@@ -191,7 +207,7 @@ mod tests {
     }
 
     fn points(group: &Group) -> Vec<i32> {
-        signs(group, 240).into_iter().map(|(points, _)| points).collect()
+        signs(group, 240).into_iter().map(|sign| sign.points).collect()
     }
 
     #[test]
@@ -229,6 +245,15 @@ mod tests {
         even.templates = (0..50).map(|template| (template, 2)).collect();
         even.with_template = 100;
         assert!(points(&even).is_empty());
+    }
+
+    #[test]
+    fn weak_signs_alone_only_ask_the_question() {
+        let mut service = group("tag", "lookup");
+        service.not_streamed = 100;
+        (service.templates, service.with_template) = ([(1, 100)].into(), 100);
+        assert_eq!(points(&service), [1, 1]);
+        assert_eq!(tolerance(&signs(&service, 240)), Tolerance::Perhaps);
     }
 
     #[test]

@@ -109,6 +109,7 @@ test('verdicts follow the golden rules', async () => {
   assert.match(await row('nightly-eval'), /could wait[\s\S]*defer now/);
   assert.match(await row('support-chat'), /somebody waits[\s\S]*keep live/);
   assert.match(await row('hourly-report'), /could wait/);
+  assert.match(await row('house-model'), /perhaps[\s\S]*ask whether/, 'weak signs alone');
   await page.close();
 });
 
