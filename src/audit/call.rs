@@ -161,7 +161,9 @@ impl Problem {
             Self::NoPrice => {
                 "a model without a listed price, or tokens whose price depends on more: counted, its price is unknown"
             }
-            Self::NoBatchPrice => "a model without a listed batch price: in the spend, not in the savings",
+            Self::NoBatchPrice => {
+                "no batch price (a model that is not listed with one, or no tokens): in the spend, not in the savings"
+            }
             Self::OtherTier => "a service tier without a listed price: counted, its price is unknown",
             Self::CountsOnly => "an access log has neither model nor tokens: calls are counted, no money",
             Self::TooManyGroups => "more than 2,000 groups: the later ones are one group, \"(others)\"",

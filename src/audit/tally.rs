@@ -225,7 +225,8 @@ impl Tally {
             self.problem(Problem::NoModel, line);
         }
         if call.usage.is_none() && !call.inconsistent && call.cost != Some(Money::ZERO) {
-            self.problem(Problem::NoUsage, line);
+            let missing = if call.cost.is_some() { Problem::NoBatchPrice } else { Problem::NoUsage };
+            self.problem(missing, line);
         }
         let (live, batch, listed) = self.listed(call, line);
         let charged = call.cost.or(listed);

@@ -16,7 +16,9 @@ pub(super) fn read(shape: &Shape) -> Option<Reading> {
     let timed = shape.start_time.is_there() || shape.start_time_camel.is_there();
     let counted = shape.usage_details.get().is_some() || shape.usage_details_camel.get().is_some();
     let named = shape.provided_model_name.is_there() || shape.provided_model_name_camel.is_there();
-    if !(counted || named || traced && (timed || shape.kind.is_there())) {
+    // A log of one's own may have the same names around whole requests and answers.
+    let exchange = shape.request.get().is_some() || shape.response.get().is_some();
+    if exchange || !(counted || named || traced && (timed || shape.kind.is_there())) {
         return None;
     }
     let sums = [&shape.usage_details, &shape.usage_details_camel].into_iter().filter_map(|sums| sums.get());

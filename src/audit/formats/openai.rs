@@ -258,6 +258,14 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_id_beside_the_bodies_is_not_langfuses() {
+        let pair =
+            format!(r#"{{"trace_id":"t","start_time":1795420800,"type":"x","request":{REQUEST},"response":{ANSWER}}}"#);
+        let read = call(&pair);
+        assert_eq!((read.format, read.usage), (Format::OpenAi, Some(USAGE)));
+    }
+
+    #[test]
     fn other_json_is_not_taken_for_a_call() {
         for other in [r#"{"level":"info","message":"started"}"#, "{}", r#"{"error":"x"}"#, r#"{"model":"m"}"#] {
             assert!(!matches!(read_bytes(other.as_bytes()), Reading::Call(_)), "{other}");
