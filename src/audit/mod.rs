@@ -2,7 +2,7 @@
 //!
 //! Bytes come from any reader ([`Auditor::read`]); nothing here opens a file, prints, or asks the network. The way of a
 //! line: `input` unpacks and decodes, `split` finds where one record ends, `shape` and `formats` turn it into a
-//! [`call::Call`], `tally` adds it up, `verdict` judges groups, `report` is the result, `html` draws it.
+//! `Call`, `tally` adds it up, `verdict` judges groups, `report` is the result, `html` draws it.
 //!
 //! What cannot be read is counted with its reason and never ends the run; what a log does not say stays unknown and is
 //! never filled in. Memory is bounded by limits on records, groups and hours, not by the size of the files. Used by
