@@ -13,6 +13,7 @@ mod chart;
 mod formats;
 mod html;
 mod input;
+mod lenient;
 mod report;
 mod shape;
 mod split;
