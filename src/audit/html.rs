@@ -168,17 +168,14 @@ fn groups(report: &Report) -> String {
         String::new()
     };
     format!(
-        "<p class=\"soft\">Rule 1: it may take more than 30 minutes. Rule 2: it costs more than $10 a day.</p><div class=\"scroll\"><table><thead><tr><th>Group</th><th>Model</th>\
-         <th class=\"n\">Calls</th><th class=\"n\">Spend a day</th><th>30 minutes?</th><th>$10 a day?</th><th class=\"n\">Batches save</th><th>Verdict</th></tr></thead>\n<tbody>{rows}</tbody></table></div>{note}"
+        "<p class=\"soft\">Rule 1: it may take more than 30 minutes. Rule 2: it costs more than $10 a day.</p><div class=\"scroll\"><table><thead><tr><th>Group</th><th class=\"n\">Calls</th><th class=\"n\">Spend a day</th><th class=\"n\">Batches save</th>\
+         <th>30 minutes?</th><th>$10 a day?</th><th>Verdict</th></tr></thead>\n<tbody>{rows}</tbody></table></div>{note}"
     )
 }
 
 fn group_row(group: &GroupReport) -> String {
-    let label = match group.kind {
-        Some(kind) => format!("{}<small>{kind}</small>", escape(&group.label)),
-        None if group.label.is_empty() => "(unnamed)".to_owned(),
-        None => escape(&group.label),
-    };
+    let label = if group.label.is_empty() { "(unnamed)".to_owned() } else { escape(&group.label) };
+    let under = [group.kind, group.model.as_deref()].into_iter().flatten().map(escape).collect::<Vec<_>>().join(", ");
     let class = match group.could_wait {
         Tolerance::Yes => "yes",
         Tolerance::Perhaps => "perhaps",
@@ -191,13 +188,12 @@ fn group_row(group: &GroupReport) -> String {
         Some(false) => ("soft", "no"),
         None => ("soft", "unknown"),
     };
+    let numbers = [number(group.calls), maybe(group.spend_usd_per_day), maybe(group.would_save_usd)];
+    let numbers: String = numbers.iter().map(|number| format!("<td class=\"n\">{number}</td>")).collect();
     format!(
-        "<tr><td>{label}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"signs\"><span class=\"{class}\">{}</span>{signs}</td><td class=\"{worth_class}\">{worth}</td><td class=\"n\">{}</td><td class=\"verdict\">{}</td></tr>\n",
-        escape(group.model.as_deref().unwrap_or("-")),
-        number(group.calls),
-        maybe(group.spend_usd_per_day),
+        "<tr><td>{label}<small>{under}</small></td>{numbers}<td class=\"signs\"><span class=\"{class}\">{}</span>{signs}</td>\
+         <td class=\"{worth_class}\">{worth}</td><td class=\"verdict\">{}</td></tr>\n",
         group.could_wait.as_str(),
-        maybe(group.would_save_usd),
         escape(group.verdict),
     )
 }

@@ -207,10 +207,11 @@ pub(super) fn build(tally: Tally) -> Report {
         let saved = usd(group.sum.saving);
         match report.could_wait {
             Tolerance::Yes => {
-                (savings.could_wait_usd, savings.saved_usd) = (savings.could_wait_usd + live, savings.saved_usd + saved)
+                (savings.could_wait_usd, savings.saved_usd) =
+                    (savings.could_wait_usd + live, savings.saved_usd + saved);
             }
             Tolerance::Perhaps => {
-                (savings.perhaps_usd, perhaps_saved) = (savings.perhaps_usd + live, perhaps_saved + saved)
+                (savings.perhaps_usd, perhaps_saved) = (savings.perhaps_usd + live, perhaps_saved + saved);
             }
             Tolerance::NoSign => savings.no_sign_usd += live,
             Tolerance::No => savings.somebody_waits_usd += live,

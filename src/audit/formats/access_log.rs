@@ -82,10 +82,8 @@ mod tests {
     use super::*;
 
     fn call(line: &str) -> Call {
-        match read(line.as_bytes()) {
-            Some(Reading::Call(call)) => *call,
-            other => panic!("{other:?}: {line}"),
-        }
+        let Some(Reading::Call(call)) = read(line.as_bytes()) else { panic!("no call: {line}") };
+        *call
     }
 
     #[test]

@@ -165,10 +165,8 @@ mod tests {
     use crate::audit::formats::read as read_bytes;
 
     fn call(json: &str) -> Call {
-        match read_bytes(json.as_bytes()) {
-            Reading::Call(call) => *call,
-            other => panic!("{other:?}: {json}"),
-        }
+        let Reading::Call(call) = read_bytes(json.as_bytes()) else { panic!("no call: {json}") };
+        *call
     }
 
     const ANSWER: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1795420800,"model":"gpt-5.4-mini-2026-03-17",
