@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail by panicking")]
 
+#[path = "cli/audit.rs"]
+mod audit;
 #[path = "cli/command.rs"]
 mod command;
+#[path = "cli/roi.rs"]
+mod roi;
 
 use std::time::Duration;
 
@@ -40,12 +44,23 @@ fn a_mistake_in_the_arguments_is_exit_code_2() {
 fn commands_of_later_versions_are_not_there() {
     let help = nightbus(&["--help"]);
     assert_eq!(help.code, 0);
-    for command in
-        ["serve", "demo", "simulate", "status", "requests", "batches", "savings", "flush", "cancel", "check-config"]
-    {
+    for command in [
+        "serve",
+        "demo",
+        "simulate",
+        "status",
+        "requests",
+        "batches",
+        "savings",
+        "flush",
+        "cancel",
+        "audit",
+        "roi",
+        "check-config",
+    ] {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command} in {}", help.out);
     }
-    for command in ["run", "flights", "audit", "roi"] {
+    for command in ["run", "flights"] {
         assert_eq!(nightbus(&[command]).code, 2, "{command}");
     }
 }

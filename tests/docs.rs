@@ -211,7 +211,7 @@ fn commands_and_their_flags_exist() {
     };
     let mut unknown = Vec::new();
     let mut pages = pages();
-    pages.push(Page::read("docs/operations.md"));
+    pages.extend(["docs/operations.md", "docs/audit.md"].map(Page::read));
     let mut helps: BTreeMap<String, Option<String>> = BTreeMap::new();
     for page in &pages {
         for typed in page.typed() {

@@ -70,6 +70,15 @@ pub(super) fn usd(amount: f64) -> String {
     }
 }
 
+/// `$60,225.00`: whole cents, for amounts that people add up.
+pub(super) fn dollars(amount: f64) -> String {
+    let text = format!("{:.2}", amount.abs());
+    let (whole, cents) = text.split_once('.').unwrap_or((&text, "00"));
+    let grouped = whole.parse().map_or_else(|_too_many_digits| whole.to_owned(), number);
+    let sign = if amount < 0.0 { "-" } else { "" };
+    format!("{sign}${grouped}.{cents}")
+}
+
 /// A member of an answer as text; `-` where it is null or missing.
 pub(super) fn text(object: &Value, key: &str) -> String {
     match object.get(key) {
@@ -108,6 +117,12 @@ mod tests {
     fn small_amounts_keep_their_digits() {
         assert_eq!(usd(0.000_003_7), "$0.00000370");
         assert_eq!((usd(0.0), usd(0.001_25), usd(12.5)), ("$0.0000".into(), "$0.001250".into(), "$12.5000".into()));
+    }
+
+    #[test]
+    fn bills_have_cents_and_groups() {
+        let shown = [330.0, 60_225.0, 0.005, -1_234.5].map(dollars);
+        assert_eq!(shown, ["$330.00", "$60,225.00", "$0.01", "-$1,234.50"]);
     }
 
     #[test]

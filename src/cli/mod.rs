@@ -4,6 +4,7 @@
 
 mod actions;
 mod admin_client;
+mod audit;
 mod configure;
 mod demo;
 mod http;
@@ -11,6 +12,7 @@ mod human;
 mod listing;
 mod output;
 mod progress;
+mod roi;
 mod savings;
 mod serve;
 mod signals;
@@ -66,6 +68,10 @@ enum Command {
     Flush(actions::FlushArgs),
     /// Withdraw a queued request, or cancel a batch at the provider
     Cancel(actions::CancelArgs),
+    /// Learn from raw logs how much could have been deferred, and what that saves
+    Audit(audit::AuditArgs),
+    /// What deferring a workload saves, and when it has paid for itself
+    Roi(roi::RoiArgs),
     /// Check the configuration and show what is in force
     CheckConfig(configure::CheckArgs),
     /// Exit with 0 if the running proxy answers (for containers)
@@ -113,6 +119,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "nightbus", &mut script);
             Ok(output::text(&String::from_utf8_lossy(&script))?)
         }
+        Command::Audit(args) => audit::run(&args, out),
+        Command::Roi(args) => roi::run(&args, out),
         Command::CheckConfig(args) => configure::check(&args, out),
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => work(demo::run(&args, out)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
+use super::human;
 use super::output::{can_redraw, note};
 
 /// Between two plain lines.
@@ -15,15 +16,32 @@ const EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Progress {
     total: u64,
+    unit: Unit,
     bar: Option<ProgressBar>,
     told_at: Instant,
     started: Instant,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Calls,
+    Bytes,
+}
+
 impl Progress {
-    /// At zero of `total`.
+    /// At zero of `total` calls.
     pub(super) fn new(total: u64) -> Self {
-        let style = ProgressStyle::with_template("{spinner:.cyan} {bar:32.cyan/dim} {pos}/{len}  {elapsed}  {msg}");
+        Self::start(total, Unit::Calls, "{spinner:.cyan} {bar:32.cyan/dim} {pos}/{len}  {elapsed}  {msg}")
+    }
+
+    /// At zero of `total` bytes of input.
+    pub(super) fn of_bytes(total: u64) -> Self {
+        let template = "{spinner:.cyan} {bar:32.cyan/dim} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}  {msg}";
+        Self::start(total, Unit::Bytes, template)
+    }
+
+    fn start(total: u64, unit: Unit, template: &str) -> Self {
+        let style = ProgressStyle::with_template(template);
         let bar = can_redraw().then(|| {
             let bar = ProgressBar::new(total);
             if let Ok(style) = style {
@@ -33,17 +51,23 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Self { total, bar, told_at: now, started: now }
+        Self { total, unit, bar, told_at: now, started: now }
     }
 
     /// Now at `done`; `state` in a few words.
     pub(super) fn show(&mut self, done: u64, state: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
-            bar.set_message(state.to_owned());
+            if bar.message() != state {
+                bar.set_message(state.to_owned());
+            }
         } else if self.told_at.elapsed() >= EVERY {
             self.told_at = Instant::now();
-            note(&format!("{:>4} s  {done} of {} answered  {state}", self.started.elapsed().as_secs(), self.total));
+            let progress = match self.unit {
+                Unit::Calls => format!("{done} of {} answered", self.total),
+                Unit::Bytes => format!("{} of {} read", human::bytes(done), human::bytes(self.total)),
+            };
+            note(&format!("{:>4} s  {progress}  {state}", self.started.elapsed().as_secs()));
         }
     }
 

@@ -8,5 +8,6 @@ pub mod lane;
 pub mod money;
 pub mod pricing;
 pub mod request;
+pub mod roi;
 pub mod service;
 pub mod usage;

@@ -56,6 +56,11 @@ impl Money {
         }
     }
 
+    /// This amount `count` times, or none when it does not fit.
+    pub fn checked_times(self, count: u64) -> Option<Self> {
+        i64::try_from(count).ok().and_then(|count| self.0.checked_mul(count)).map(Self)
+    }
+
     /// What `counts` cost at `prices` per million: the products are added exactly and rounded once, half up, to
     /// a whole picodollar. Saturates.
     pub(crate) fn of_millionths<const N: usize>(parts: [(u64, Self); N]) -> Self {

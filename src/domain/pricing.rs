@@ -145,6 +145,21 @@ impl PriceTable {
     }
 }
 
+impl PriceTable {
+    /// The prices of a model whose provider nobody names: those of the one provider that lists it, or, with a vendor
+    /// prefix (`openai/…`), of that vendor. None when several providers list it at different prices.
+    pub fn find_anywhere(&self, model: &str) -> Option<&ModelPrice> {
+        if let Some((vendor, bare)) = model.split_once('/')
+            && let Some(models) = self.providers.get(vendor)
+        {
+            return find_model(models, bare).or_else(|| find_model(models, model));
+        }
+        let mut found = self.providers.values().filter_map(|models| find_model(models, model));
+        let first = found.next()?;
+        found.all(|other| other == first).then_some(first)
+    }
+}
+
 impl ModelPrice {
     /// What `usage` costs by `service`; none where that price is not listed.
     pub fn cost(&self, service: Service, usage: &Usage) -> Option<Money> {

@@ -186,3 +186,19 @@ fn a_bad_list_is_refused_with_its_cause() {
     assert!(matches!(PriceTable::from_json(other_unit.as_bytes()), Err(PriceError::Form)));
     assert!(matches!(PriceTable::from_json(b"{"), Err(PriceError::Json(_))));
 }
+
+#[test]
+fn a_model_without_a_provider_is_found_where_it_is_listed() {
+    let table = PriceTable::builtin();
+    let sonnet = table.find("anthropic", "anthropic", "claude-sonnet-4-6");
+    assert!(sonnet.is_some());
+    assert_eq!(table.find_anywhere("claude-sonnet-4-6"), sonnet);
+    assert_eq!(table.find_anywhere("anthropic/claude-sonnet-4-6"), sonnet);
+    assert_eq!(table.find_anywhere("openai/gpt-5.4-mini-2026-03-17"), table.find_anywhere("gpt-5.4-mini"));
+    for unknown in ["", "/", "openai/", "nobody/gpt-5.4", "gpt-of-tomorrow"] {
+        assert_eq!(table.find_anywhere(unknown), None, "{unknown}");
+    }
+    let twice = br#"{"schema":1,"as_of":"x","currency":"USD","unit":"per 1,000,000 tokens","models":[
+        {"provider":"a","model":"m","input":1,"output":1},{"provider":"b","model":"m","input":2,"output":1}]}"#;
+    assert_eq!(PriceTable::from_json(twice).unwrap().find_anywhere("m"), None);
+}
