@@ -1,5 +1,5 @@
-// A real Chromium in front of the real binary and its simulator. Every page is watched: a script error, a line on the
-// console, or anything the page's own policy refused fails the test that opened it.
+// A real Chromium in front of the real binary and its simulator. Every page is watched: a script error, an error or warning on
+// the console, or anything the page's own policy refused fails the test that opened it.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -42,14 +42,14 @@ export class Browser {
   }
 
   /** A watched page at `url`. `expects`: further console lines that belong to the test. */
-  async open(url, { expects = [], viewport, colorScheme = 'light', tolerant = false } = {}) {
+  async open(url, { expects = [], viewport, colorScheme = 'light' } = {}) {
     const page = await this.context.newPage();
     const trouble = [];
     const fine = (text) => [...EXPECTED, ...expects].some((pattern) => pattern.test(text));
     page.on('pageerror', (error) => trouble.push(`script: ${error.stack ?? error.message}`));
     page.on('console', (message) => {
       const text = `${message.text()} ${message.location().url ?? ''}`;
-      if (!fine(text)) trouble.push(`${message.type()}: ${text}`);
+      if (['error', 'warning'].includes(message.type()) && !fine(text)) trouble.push(`${message.type()}: ${text}`);
     });
     await page.addInitScript(() => {
       globalThis.refusedByPolicy = [];
@@ -60,7 +60,7 @@ export class Browser {
     await page.goto(url);
     /** Closes the page; it must have been quiet. */
     page.done = async () => {
-      if (!tolerant) assert.deepEqual(await page.evaluate(() => globalThis.refusedByPolicy), []);
+      assert.deepEqual(await page.evaluate(() => globalThis.refusedByPolicy), []);
       await page.close();
       assert.deepEqual(trouble, []);
     };
@@ -82,8 +82,14 @@ export class Stand {
     stand.settings = settings;
     const more = faults.flatMap((fault) => ['--fault', fault]);
     stand.simulator = new Process(['simulate', '--listen', '127.0.0.1:0', '--batch-seconds', String(batchSeconds), ...more]);
-    stand.simulatorUrl = await stand.simulator.address('simulator');
-    await stand.serve();
+    try {
+      stand.simulatorUrl = await stand.simulator.address('simulator');
+      await stand.serve();
+    } catch (error) {
+      // A process left behind would keep the runner waiting for its pipes.
+      await stand.stop();
+      throw error;
+    }
     return stand;
   }
 

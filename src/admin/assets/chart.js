@@ -4,7 +4,7 @@ import { h, onWidth, say, svg } from './dom.js';
 import { count, counted, dollars, duration } from './format.js';
 
 const HEIGHT = 190;
-const EDGE = { top: 10, right: 4, bottom: 22, left: 58 };
+const EDGE = { top: 10, right: 6, bottom: 22, left: 58 };
 
 /** Steps of an axis from 0 to at least `most`, at most `parts` of them, at 1, 2 or 5 times a power of ten. */
 export function ticks(most, parts = 4) {
@@ -108,8 +108,10 @@ export function queueChart() {
     plot.replaceChildren(frame(width, label, ...lines,
       svg('text', { class: 'tick', x: EDGE.left, y: HEIGHT - 6 }, `${duration(span)} ago`),
       svg('text', { class: 'tick', x: width - EDGE.right, y: HEIGHT - 6, 'text-anchor': 'end' }, 'now'),
-      svg('path', { class: 'line submitted', d: path('submitted') }),
-      svg('path', { class: 'line queued', d: path('queued') })));
+      ...['submitted', 'queued'].flatMap((name) => [
+        svg('path', { class: `line ${name}`, d: path(name) }),
+        svg('circle', { class: name, cx: x(last.at), cy: y(last[name]), r: 3.5 }),
+      ])));
   }
 
   onWidth(plot, (wide) => {

@@ -26,6 +26,9 @@ export function dollars(value) {
   return Math.abs(value) < 0.000001 ? `<${fractions.format(0.000001)}` : fractions.format(value);
 }
 
+/** Sums of many requests: too small an amount is said to be so. */
+export const sum = (value) => (value !== 0 && Math.abs(value) < 0.0001 ? '<$0.0001' : dollars(value));
+
 /** 1.5 MiB */
 export function bytes(value) {
   if (!known(value)) return DASH;

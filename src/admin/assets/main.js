@@ -60,7 +60,7 @@ async function read() {
   const began = performance.now();
   try {
     await readShared();
-    await view?.refresh();
+    await draw();
     readAt = now();
     heard();
   } catch (error) {
@@ -70,6 +70,13 @@ async function read() {
   pause = Math.max(BUSY_MS, 4 * (performance.now() - began));
   reading = false;
   schedule(changed ? pause : QUIET_MS);
+}
+
+/** Has the view drawn; one that was left meanwhile keeps what it had. */
+async function draw() {
+  const drawn = view;
+  await drawn.refresh();
+  drawn.element.removeAttribute('aria-busy');
 }
 
 let metricsAt = -Infinity;
@@ -200,12 +207,13 @@ function open() {
   const [list, one] = VIEWS[name] ?? VIEWS[''];
   const parameters = new URLSearchParams(query);
   const same = view?.change && view.name === path;
-  if (same) return view.change(parameters);
+  if (same) return view.change(parameters).catch(failed);
   view?.close?.();
   const first = view === null;
   view = (rest && one ? one : list).open(app, decodeURIComponent(rest ?? ''), parameters);
   view.name = path;
   document.title = `${view.title} · nightbus`;
+  view.element.setAttribute('aria-busy', 'true');
   byId('content').replaceChildren(view.element);
   for (const link of document.querySelectorAll('#nav a')) {
     if (link.hash.replace(/^#\/?/, '') === (VIEWS[name] ? name : '')) link.setAttribute('aria-current', 'page');
@@ -216,7 +224,7 @@ function open() {
     scrollTo(0, 0);
     view.element.querySelector('h1')?.focus();
   }
-  if (app.status) view.refresh().then(heard, failed);
+  if (app.status) draw().then(heard, failed);
 }
 
 byId('skip').addEventListener('click', (event) => {

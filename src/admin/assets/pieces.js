@@ -49,8 +49,8 @@ export function tile(name, className = '') {
 }
 
 /** Names and values; values that are null are left out. */
-export const facts = (pairs) =>
-  h('dl', { class: 'card facts' }, pairs
+export const facts = (pairs, kind = '') =>
+  h('dl', { class: `card facts ${kind}` }, pairs
     .filter(([, value]) => value !== null && value !== undefined && value !== '')
     .map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
 

@@ -3,6 +3,8 @@
 import { counted, duration, now } from './format.js';
 
 const RECENT_SECONDS = 180;
+/** Uploading a large batch may take this long without being a problem. */
+const SLOW_SECONDS = 20;
 
 /** How a counter of /metrics is told. */
 export const COUNTERS = {
@@ -53,20 +55,29 @@ export class Watch {
   }
 }
 
-/** The present problems: `{key, text, href}`. `faults` are rows of [`Watch`], `reasons` those of /readyz. */
-export function problems({ status, faults, reasons, flights }) {
+/**
+ * The present problems: `{text, href, notice}`; a notice asks for something and is no fault. `faults` are rows of
+ * [`Watch`], `reasons` those of /readyz, `open` batches that have not ended, `flights` those that wait.
+ */
+export function problems({ status, faults, reasons, open, flights }) {
   const found = [];
-  const add = (key, text, href) => found.push({ key, text, href });
-  if (status.stopping) add('stopping', 'nightbus is stopping: it takes no deferred calls. What was accepted is kept.', '#/');
-  for (const reason of reasons) add(`ready ${reason}`, `Not ready for deferred calls: ${reason}.`, '#/faults');
+  const add = (text, href, notice = false) => found.push({ text, href, notice });
+  if (status.stopping) add('nightbus is stopping: it takes no deferred calls. What was accepted is kept.', '#/');
+  for (const reason of reasons) add(`Not ready for deferred calls: ${reason}.`, '#/faults');
   for (const lane of status.lanes.filter((one) => one.held_back)) {
     const waits = lane.oldest_age_seconds === null ? '' : ` The oldest has waited ${duration(lane.oldest_age_seconds)}.`;
-    add(`lane ${lane.lane} ${lane.endpoint}`, `Lane ${lane.model}: ${counted(lane.queued_requests, 'request')} held back: ${lane.held_back}.${waits}`, '#/lanes');
+    add(`Lane ${lane.model}: ${counted(lane.queued_requests, 'request')} held back: ${lane.held_back}.${waits}`, '#/lanes');
+  }
+  const stuck = open.filter(({ state, created_at: at }) => ['prepared', 'uploaded'].includes(state) && now() - at > SLOW_SECONDS);
+  if (stuck.length) {
+    const requests = stuck.reduce((sum, { counts }) => sum + counts.total, 0);
+    const age = duration(now() - Math.min(...stuck.map(({ created_at: at }) => at)));
+    add(`${counted(stuck.length, 'batch', 'batches')} with ${counted(requests, 'request')} could not be handed to the provider for ${age}. nightbus keeps trying; nothing is lost.`, '#/batches?state=open');
   }
   const fresh = faults.filter(({ metric, at }) => ALARMING.includes(metric) && at !== null && at > now() - RECENT_SECONDS);
   for (const fault of fresh) {
-    add(fault.key, `${fault.name}${fault.kind ? ` (${fault.kind})` : ''} in the last minutes. ${fault.next}`, '#/faults');
+    add(`${fault.name}${fault.kind ? ` (${fault.kind})` : ''} in the last minutes. ${fault.next}`, '#/faults');
   }
-  if (flights > 0) add('flights', `${counted(flights, 'test flight')} ${flights === 1 ? 'waits' : 'wait'} for your decision.`, '#/flights');
+  if (flights > 0) add(`${counted(flights, 'test flight')} ${flights === 1 ? 'waits' : 'wait'} for your decision.`, '#/flights', true);
   return found;
 }

@@ -3,7 +3,7 @@
 import { h, nodes, say } from './dom.js';
 
 /**
- * `columns`: `{label, number}`. `empty`: what stands there without rows (text, or a function that gives nodes).
+ * `columns`: `{label, number, text}`; only `text` may break into lines. `empty`: what stands there without rows (text, or a function that gives nodes).
  * `update(rows)` takes `{key, cells}`.
  */
 export function table({ caption, columns, empty = 'Nothing here.' }) {
@@ -22,7 +22,7 @@ export function table({ caption, columns, empty = 'Nothing here.' }) {
 
   const build = ({ cells }) =>
     h('tr', { role: 'row' }, cells.map((cell, at) =>
-      h('td', { role: 'cell', class: columns[at].number && 'n', 'data-label': columns[at].label }, nodes([cell]))));
+      h('td', { role: 'cell', class: columns[at].number ? 'n' : columns[at].text && 'text', 'data-label': columns[at].label }, nodes([cell]))));
 
   function update(wanted) {
     scroll.hidden = wanted.length === 0;

@@ -18,17 +18,17 @@ export function open(app) {
   const reasons = h('ul', { class: 'problems', 'aria-label': 'Not ready' });
   const services = table({
     caption: 'Requests by service',
-    columns: [{ label: 'Service' }, { label: 'Requests', number: true }, { label: 'Share', number: true }, { label: 'Meaning' }],
+    columns: [{ label: 'Service' }, { label: 'Requests', number: true }, { label: 'Share', number: true }, { label: 'Meaning', text: true }],
     empty: 'No request has ended since the start of the process.',
   });
   const counters = table({
     caption: 'Faults since the start',
-    columns: [{ label: 'What' }, { label: 'Kind' }, { label: 'Times', number: true }, { label: 'Last seen' }, { label: 'What it means' }],
+    columns: [{ label: 'What' }, { label: 'Kind' }, { label: 'Times', number: true }, { label: 'Last seen' }, { label: 'What it means', text: true }],
     empty: 'No fault since the start of the process.',
   });
   const batches = table({
     caption: 'Batches that failed, expired or were cancelled',
-    columns: [{ label: 'Batch' }, { label: 'State' }, { label: 'Model' }, { label: 'Requests', number: true }, { label: 'Ended' }, { label: 'Error' }],
+    columns: [{ label: 'Batch' }, { label: 'State' }, { label: 'Model' }, { label: 'Requests', number: true }, { label: 'Ended' }, { label: 'Error', text: true }],
     empty: 'None among the newest batches.',
   });
   const failed = requestTable('Failed requests, newest first', 'No request has failed.');

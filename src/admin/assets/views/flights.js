@@ -1,7 +1,7 @@
 // Test flights: the first requests of a new template, tried before the rest is bought. Those in doubt wait for a person.
 import { decideFlight } from '../actions.js';
 import { h } from '../dom.js';
-import { DASH, count, time } from '../format.js';
+import { DASH, count, shortId, time } from '../format.js';
 import { badge, heading } from '../pieces.js';
 import { table } from '../table.js';
 
@@ -18,7 +18,7 @@ export function open(app) {
     caption: 'Test flights',
     columns: [
       { label: 'Flight' }, { label: 'State' }, { label: 'Model' }, { label: 'Tag' }, { label: 'Waiting', number: true },
-      { label: 'Made' }, { label: 'Reasons' }, { label: 'Decide' },
+      { label: 'Made' }, { label: 'Reasons', text: true }, { label: 'Decide' },
     ],
     empty: 'No test flight yet. The first requests of a new template are tried live before many of them are bought as a batch.',
   });
@@ -37,9 +37,9 @@ export function open(app) {
     list.update((app.flights ?? []).map((flight) => ({
       key: flight.id,
       cells: [
-        h('code', {}, flight.id), badge(stateOf(flight)), flight.model ?? DASH, flight.tag ?? DASH,
+        h('code', { title: flight.id }, shortId(flight.id)), badge(stateOf(flight)), flight.model ?? DASH, flight.tag ?? DASH,
         count(flight.waiting_requests ?? flight.waiting ?? flight.requests), time(flight.created_at),
-        reasons(flight).join(' ') || DASH, buttons(flight),
+        reasons(flight).length ? h('ul', {}, reasons(flight).map((reason) => h('li', {}, reason))) : DASH, buttons(flight),
       ],
     })));
   }

@@ -12,7 +12,7 @@ export function open(app) {
     caption: 'Lanes with work',
     columns: [
       { label: 'Model' }, { label: 'Endpoint' }, { label: 'Provider' }, { label: 'Credential' }, { label: 'Queued', number: true },
-      { label: 'Size', number: true }, { label: 'Oldest wait', number: true }, { label: 'Open batches', number: true }, { label: 'Held back' },
+      { label: 'Size', number: true }, { label: 'Oldest wait', number: true }, { label: 'Open batches', number: true }, { label: 'Held back', text: true },
     ],
     empty: 'No lane has anything queued or on its way.',
   });

@@ -3,7 +3,7 @@ import { flush } from '../actions.js';
 import { get } from '../api.js';
 import { moneyChart, queueChart } from '../chart.js';
 import { h, say, show } from '../dom.js';
-import { bytes, clock, count, counted, dollars, duration, expected } from '../format.js';
+import { bytes, clock, count, counted, duration, expected, sum } from '../format.js';
 import { amounts, byDay, savings } from '../ledger.js';
 import { firstSteps, heading, section, tile } from '../pieces.js';
 import { problems } from '../problems.js';
@@ -55,8 +55,9 @@ export function open(app) {
     show(first, !used);
     show(work, used);
     if (!used) say(first, firstSteps(status));
-    say(trouble, problems({ ...app, flights: (app.flights ?? []).filter(isWaiting).length }).map(({ text, href }) =>
-      h('li', {}, h('a', { href }, text))));
+    const waiting = (app.flights ?? []).filter(isWaiting).length;
+    say(trouble, problems({ ...app, open: page.data, flights: waiting }).map(({ text, href, notice }) =>
+      h('li', { class: notice && 'notice' }, h('a', { href }, text))));
     submit.disabled = status.queue.requests === 0;
     fill(tiles, status, ledger, page);
     open.update(page.data.slice(0, OPEN_BATCHES));
@@ -86,8 +87,8 @@ function fill(tiles, status, ledger, page) {
 function gain({ saved, paid, live, priced, requests, wasted }, fallback) {
   if (saved === undefined || priced === 0 || requests === 0) return ['–', fallback];
   const unpriced = priced === undefined ? 0 : requests - priced;
-  const notes = [`paid ${dollars(paid)} instead of ${dollars(live)}`];
+  const notes = [`paid ${sum(paid)} instead of ${sum(live)}`];
   if (unpriced > 0) notes.push(`${counted(unpriced, 'call')} of unknown price`);
-  if (wasted > 0) notes.push(`${dollars(wasted)} paid twice`);
-  return [dollars(saved), notes.join('; ')];
+  if (wasted > 0) notes.push(`${sum(wasted)} paid twice`);
+  return [sum(saved), notes.join('; ')];
 }

@@ -89,7 +89,7 @@ function total(answer) {
     ['Saved', none ? '–' : `${dollars(saved)}${live > 0 ? ` (${percent(saved / live)})` : ''}`],
     ['Paid twice', wasted > 0 ? dollars(wasted) : null],
     ['Since', answer.since ? clock(answer.since) : null],
-  ]);
+  ], 'short');
 }
 
 const row = (group) => {
