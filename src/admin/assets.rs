@@ -99,7 +99,9 @@ mod tests {
     fn no_file_reaches_beyond_the_listener_or_writes_markup() {
         for (path, _, text) in FILES {
             let text = text.replace("http://www.w3.org/", "");
-            for forbidden in ["//cdn", "https://", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "document.write"] {
+            for forbidden in
+                ["//cdn", "https://", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "document.write"]
+            {
                 assert!(!text.contains(forbidden), "{path}: {forbidden}");
             }
             assert!(text.lines().count() <= 500, "{path} is too long: split it by subject");

@@ -147,7 +147,8 @@ pub(super) async fn flush(state: &AdminState) -> Reply {
         message: if report.requests == 0 {
             "Nothing was queued.".to_owned()
         } else {
-            let (are, of) = (plural(report.requests, "request is", "requests are"), plural(report.lanes, "lane", "lanes"));
+            let (are, of) =
+                (plural(report.requests, "request is", "requests are"), plural(report.lanes, "lane", "lanes"));
             format!("{are} being submitted, from {of}.")
         },
     })

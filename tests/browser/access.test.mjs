@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 
 import { Browser, Stand, shows, until } from './harness.mjs';
 
@@ -26,6 +26,7 @@ before(async () => {
   await fetch(`${stand.simulatorUrl}/sim/settings`, { method: 'POST', body: '{"batch_seconds":600}' });
   await stand.deferMany(4, { tag: 'under-way' });
 });
+afterEach(() => browser?.sweep());
 after(async () => {
   await browser?.stop();
   await Promise.all([stand?.stop(), secret?.stop()]);
@@ -78,12 +79,12 @@ test('colours follow the system, and the choice wins and is kept', async () => {
   await page.emulateMedia({ colorScheme: 'dark' });
   const dark = await ground(page);
   assert.notEqual(dark, light);
-  await page.getByLabel('Colours').selectOption('light');
+  await page.getByRole('combobox', { name: 'Colours' }).selectOption('light');
   assert.equal(await ground(page), light);
   await page.reload();
   assert.equal(await ground(page), light);
-  assert.equal(await page.getByLabel('Colours').inputValue(), 'light');
-  await page.getByLabel('Colours').selectOption('');
+  assert.equal(await page.getByRole('combobox', { name: 'Colours' }).inputValue(), 'light');
+  await page.getByRole('combobox', { name: 'Colours' }).selectOption('');
   assert.equal(await ground(page), dark);
   await page.done();
 });
@@ -127,10 +128,10 @@ test('the admin token is asked for, kept for the tab alone, and can be forgotten
   const page = await browser.open(secret.admin, { expects: [/status of 401/] });
   await shows(page, 'dialog', 'asks for its admin token');
   await page.keyboard.press('Escape');
-  await page.getByLabel('Admin token').fill('guess');
+  await page.getByRole('textbox', { name: 'Admin token' }).fill('guess');
   await page.keyboard.press('Enter');
   await shows(page, 'dialog', 'That is not the token.');
-  await page.getByLabel('Admin token').fill('open-sesame');
+  await page.getByRole('textbox', { name: 'Admin token' }).fill('open-sesame');
   await page.keyboard.press('Enter');
   await shows(page, '#pulse', 'Live');
   await shows(page, 'main', 'No call has been deferred yet');

@@ -2,7 +2,7 @@
 // answers are made here, in the shapes of the contract, so that the page is tested apart from what fills them.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 
 import { Browser, Stand, shows } from './harness.mjs';
 
@@ -13,6 +13,7 @@ before(async () => {
   stand = await Stand.start({ batchSeconds: 600 });
   await stand.deferMany(2);
 });
+afterEach(() => browser?.sweep());
 after(async () => {
   await browser?.stop();
   await stand?.stop();

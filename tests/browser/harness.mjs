@@ -10,11 +10,11 @@ import path from 'node:path';
 
 import { chromium } from 'playwright-core';
 
-import { Process, until } from '../sdk/node/process.mjs';
-
-export { until };
+import { Process, until as poll } from '../sdk/node/process.mjs';
 
 const MODEL = 'gpt-6-luna';
+/** Only failures take this long; a busy machine may come near it. */
+const PATIENCE_MS = 60_000;
 /** Nothing of the browser's own goes to the network. */
 const FLAGS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
@@ -27,6 +27,9 @@ const EXPECTED = [
   /status of 501 .*\/api\/savings/,
 ];
 
+/** Calls `check` until it gives something. */
+export const until = (what, check, ms = PATIENCE_MS) => poll(what, check, ms);
+
 /** A browser with an empty profile, for all tests of a file. */
 export class Browser {
   static async start() {
@@ -38,7 +41,15 @@ export class Browser {
       locale: 'en-US',
       viewport: { width: 1280, height: 800 },
     });
+    browser.context.setDefaultTimeout(PATIENCE_MS);
+    browser.context.setDefaultNavigationTimeout(PATIENCE_MS);
     return browser;
+  }
+
+  /** Closes what a failed test left open: a browser has few connections for one host, and each page holds one. */
+  async sweep() {
+    const [, ...left] = this.context.pages();
+    await Promise.all(left.map((page) => page.close()));
   }
 
   /** A watched page at `url`. `expects`: further console lines that belong to the test. */
@@ -157,5 +168,5 @@ async function freePort() {
 }
 
 /** Waits until `selector` shows `text`. */
-export const shows = (page, selector, text, timeout = 15_000) =>
+export const shows = (page, selector, text, timeout = PATIENCE_MS) =>
   page.locator(selector).filter({ hasText: text }).first().waitFor({ state: 'visible', timeout });

@@ -32,7 +32,7 @@ const frame = (width, label, ...children) =>
 /** Bars of what was paid and saved. `update(days)` takes `{label, paid, saved, requests}`, oldest first. */
 export function moneyChart() {
   const [plot, readout] = [h('div', { class: 'plot' }), h('p', { class: 'readout', 'aria-hidden': 'true' })];
-  const legend = h('ul', { class: 'legend', 'aria-label': 'Colours' },
+  const legend = h('ul', { class: 'legend', 'aria-label': 'Key' },
     h('li', { class: 'saved' }, 'saved'), h('li', { class: 'paid' }, 'paid'));
   const element = h('div', { class: 'card chart' }, h('div', { class: 'above' }, legend, readout), plot);
   let [days, width] = [[], 0];
@@ -90,7 +90,7 @@ const [SHORTEST, LONGEST] = [60, 600];
 export function queueChart() {
   const plot = h('div', { class: 'plot' });
   const words = h('p', { class: 'readout' });
-  const legend = h('ul', { class: 'legend', 'aria-label': 'Colours' },
+  const legend = h('ul', { class: 'legend', 'aria-label': 'Key' },
     h('li', { class: 'queued' }, 'queued'), h('li', { class: 'submitted' }, 'in batches'));
   const element = h('div', { class: 'card chart' }, h('div', { class: 'above' }, legend, words), plot);
   let [width, samples] = [0, []];

@@ -19,7 +19,7 @@ import * as savings from './views/savings.js';
 
 const QUIET_MS = 10_000;
 const BUSY_MS = 1_000;
-const METRICS_MS = 5_000;
+const METRICS_MS = 10_000;
 const KEPT_SAMPLES = 1_200;
 
 const byId = (id) => document.getElementById(id);
@@ -33,7 +33,10 @@ const app = {
   flights: null,
   samples: [],
   /** Reads again soon, after something was done. */
-  refresh: () => schedule(0),
+  refresh() {
+    metricsAt = -Infinity;
+    schedule(0);
+  },
 };
 
 let view = null;
@@ -81,16 +84,16 @@ async function draw() {
 
 let metricsAt = -Infinity;
 async function readShared() {
+  if (performance.now() - metricsAt > METRICS_MS) {
+    metricsAt = performance.now();
+    const [samples, reasons] = await Promise.all([metrics(), unready(), app.flights === null ? null : readFlights()]);
+    app.faults = watch.take(samples);
+    app.reasons = reasons;
+  }
   app.status = await get('/api/status');
   const { queue, requests: states } = app.status;
   app.samples.push({ at: now(), queued: queue.requests, submitted: states.submitted ?? 0 });
   app.samples.splice(0, app.samples.length - KEPT_SAMPLES);
-  if (performance.now() - metricsAt > METRICS_MS) {
-    metricsAt = performance.now();
-    app.faults = watch.take(await metrics());
-    app.reasons = await unready();
-    if (app.flights !== null) await readFlights();
-  }
   const { version, uptime_seconds: uptime, deferral, store } = app.status;
   say(byId('about'), `nightbus ${version}, up ${duration(uptime)}, deferral ${deferral}, store ${store.kind}`);
 }

@@ -15,7 +15,7 @@ export function table({ caption, columns, empty = 'Nothing here.' }) {
     h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, head)),
     body);
   const nothing = h('div', { class: 'empty' });
-  const scroll = h('div', { class: 'scroll', role: 'region', 'aria-label': caption, tabindex: '0' }, element);
+  const scroll = h('div', { class: 'scroll', role: 'group', 'aria-label': caption, tabindex: '0' }, element);
   const frame = h('div', { class: 'card flush' }, scroll, nothing);
   nothing.hidden = true;
   const rows = new Map();

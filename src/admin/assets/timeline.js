@@ -49,11 +49,9 @@ function row(batch, across) {
   const words = open
     ? `${percent(batch.progress)}, ${duration(end - batch.created_at)}`
     : `${batch.state}, ${duration(end - batch.created_at)}`;
-  return h('li', {}, h('a', {
-    href: `#/batches/${batch.id}`,
-    title: `${batch.id}, ${batch.model}, ${batch.state}`,
-    'aria-label': `Batch ${shortId(batch.id)}, ${batch.model}, ${counted(batch.counts.total, 'request')}, ${open ? `${batch.state}, ` : ''}${words}`,
-  }, h('span', { class: 'name' }, batch.model, h('small', {}, counted(batch.counts.total, 'request'))), track, h('span', { class: 'took' }, words)));
+  return h('li', {}, h('a', { href: `#/batches/${batch.id}`, title: `${batch.id}, ${batch.model}, ${batch.state}` },
+    h('span', { class: 'name' }, batch.model, ' ', h('small', {}, counted(batch.counts.total, 'request'))), track, ' ',
+    h('span', { class: 'took' }, words), h('span', { class: 'sr' }, ` ${open ? batch.state : ''} batch ${shortId(batch.id)}`)));
 }
 
 /** Positions are set on the element itself: the page's policy allows no style in markup. */
