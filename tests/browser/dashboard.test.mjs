@@ -67,7 +67,7 @@ test('flush asks first, and does nothing without a yes', async () => {
 });
 
 test('a batch is cancelled after a question', async () => {
-  const stand = await stage({ batchSeconds: 600 });
+  const stand = await stage({ batchSeconds: 2, faults: ['stuck-in-progress:always'] });
   await stand.deferMany(2);
   const batch = await until('a batch runs', async () =>
     (await stand.api('/api/batches')).data.find(({ provider_status: status }) => status === 'in_progress'));
