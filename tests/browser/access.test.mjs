@@ -121,6 +121,13 @@ test('everything is reached by keyboard, and focus is never lost', async () => {
   await page.keyboard.press('Escape');
   await page.locator('dialog').waitFor({ state: 'detached' });
   assert.equal(await focused(), 'Cancel');
+  // What is read again does not take the focus away.
+  await page.locator('tbody a').first().click();
+  await page.getByRole('link', { name: 'Requests of this batch' }).focus();
+  const age = () => page.locator('.facts div', { hasText: 'Age' }).locator('dd').textContent();
+  const before = await age();
+  await until('the age is drawn again', async () => (await age()) !== before);
+  assert.equal(await focused(), 'Requests of this batch');
   await page.done();
 });
 

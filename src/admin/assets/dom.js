@@ -28,16 +28,29 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Replaces what is in `element`, unless it would say the same again (a screen reader would read it again). */
+/**
+ * Makes `element` say `children`, and touches only what differs: focus and selections stay, and a screen reader does not
+ * read again what has not changed. Listeners of `children` must not depend on what is said.
+ */
 export function say(element, ...children) {
-  const fresh = h('div', {}, ...children);
-  if (element.isEqualNode(fresh) || sameChildren(element, fresh)) return;
-  element.replaceChildren(...fresh.childNodes);
+  patch(element, h('div', {}, ...children));
 }
 
-function sameChildren(one, other) {
-  const [a, b] = [[...one.childNodes], [...other.childNodes]];
-  return a.length === b.length && a.every((node, at) => node.isEqualNode(b[at]));
+function patch(old, fresh) {
+  const wanted = [...fresh.childNodes];
+  wanted.forEach((next, at) => {
+    const present = old.childNodes[at];
+    if (!present) old.append(next);
+    else if (present.nodeName !== next.nodeName) present.replaceWith(next);
+    else if (present.nodeType === Node.TEXT_NODE) {
+      if (present.data !== next.data) present.data = next.data;
+    } else if (!present.isEqualNode(next)) {
+      for (const { name } of [...present.attributes]) if (!next.hasAttribute(name)) present.removeAttribute(name);
+      for (const { name, value } of next.attributes) if (present.getAttribute(name) !== value) present.setAttribute(name, value);
+      patch(present, next);
+    }
+  });
+  while (old.childNodes.length > wanted.length) old.lastChild.remove();
 }
 
 /** Shows or hides. */
