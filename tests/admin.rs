@@ -16,15 +16,16 @@ use serde_json::{Value, json};
 use stage::Stage;
 
 #[tokio::test]
-async fn health_needs_no_token_and_everything_else_does() {
+async fn health_and_the_page_need_no_token_and_everything_else_does() {
     let stage = Stage::with_token("s3cret").await;
-    for path in ["/healthz", "/readyz"] {
+    for path in ["/healthz", "/readyz", "/", "/assets/main.js", "/assets/views/overview.js"] {
         assert_eq!(stage.admin("GET", path, &[]).await.status, 200, "{path}");
     }
-    for path in ["/", "/metrics", "/api/status", "/api/requests", "/assets/status.js", "/nope"] {
+    for path in ["/metrics", "/api/status", "/api/requests", "/api/events", "/assets/nope.js", "/nope"] {
         let refused = stage.admin("GET", path, &[]).await;
         assert_eq!((refused.status, refused.code()), (401, "unauthorized".into()), "{path}");
         assert!(refused.head.contains("www-authenticate: Bearer"), "{}", refused.head);
+        assert!(!refused.head.contains("Basic"), "a browser would ask before the page can: {}", refused.head);
     }
     let token = ("authorization", "Bearer s3cret");
     assert_eq!(stage.admin("GET", "/api/status", &[token]).await.status, 200);
@@ -216,7 +217,7 @@ async fn metrics_are_open_metrics() {
 }
 
 #[tokio::test]
-async fn the_status_page_runs_only_its_own_script() {
+async fn the_dashboard_runs_only_its_own_script() {
     let stage = Stage::new().await;
     let page = stage.admin("GET", "/", &[]).await;
     assert!(page.head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{}", page.head);
@@ -225,7 +226,7 @@ async fn the_status_page_runs_only_its_own_script() {
         "{}",
         page.body
     );
-    for asset in ["/assets/status.css", "/assets/status.js", "/assets/icon.svg"] {
+    for asset in ["/assets/app.css", "/assets/parts.css", "/assets/theme.js", "/assets/main.js", "/assets/icon.svg"] {
         assert!(page.body.contains(asset), "{asset}");
         assert_eq!(stage.admin("GET", asset, &[]).await.status, 200, "{asset}");
     }

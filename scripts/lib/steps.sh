@@ -68,6 +68,8 @@ count_node() {
          END { print good + 0, bad + 0 }' "$1"
 }
 
+count_browser() { count_node "$1"; }
+
 count_doctest() {
     grep -E '^test result: ' "$1" >"$1.sum"
     echo "$(sum_before "$1.sum" 'passed') $(sum_before "$1.sum" 'failed')"

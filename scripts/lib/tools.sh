@@ -65,12 +65,24 @@ ensure_python() {
 
 # Puts node_modules beside the Node suite.
 ensure_node() {
+    node_modules tests/sdk/node &&
+        echo "Node $(node --version) openai $(node -p "require('./tests/sdk/node/node_modules/openai/package.json').version")"
+}
+
+# A browser, and node_modules beside its suite.
+ensure_browser() {
+    command -v chromium >/dev/null || apt_install chromium fonts-dejavu-core || return 1
+    node_modules tests/browser && chromium --version
+}
+
+# node_modules SUITE: a link in the suite's folder to the packages of its lock file.
+node_modules() {
     command -v npm >/dev/null || apt_install nodejs npm || return 1
     node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || {
         echo "Node 20 or newer is needed, this is $(node --version)" >&2
         return 1
     }
-    local suite=tests/sdk/node modules
+    local suite="$1" modules
     modules="$NIGHTBUS_TEST_TOOLS/node-$(fingerprint "$(node --version)" "$suite/package-lock.json")"
     if [ ! -e "$modules/complete" ]; then
         rm -rf "$modules"
@@ -80,7 +92,6 @@ ensure_node() {
             touch "$modules/complete" || return 1
     fi
     ln -sfn "$modules/node_modules" "$suite/node_modules"
-    echo "Node $(node --version) openai $(node -p "require('./$suite/node_modules/openai/package.json').version")"
 }
 
 # fingerprint TEXT FILE…

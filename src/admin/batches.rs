@@ -147,9 +147,15 @@ pub(super) async fn flush(state: &AdminState) -> Reply {
         message: if report.requests == 0 {
             "Nothing was queued.".to_owned()
         } else {
-            format!("{} requests in {} lanes are being submitted.", report.requests, report.lanes)
+            let (are, of) =
+                (plural(report.requests, "request is", "requests are"), plural(report.lanes, "lane", "lanes"));
+            format!("{are} being submitted, from {of}.")
         },
     })
+}
+
+fn plural(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn parse(id: &str) -> Result<BatchId, ApiError> {

@@ -22,7 +22,7 @@ use crate::wire::api_error::ApiError;
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Lets `parts` pass or says why not. `own`: the configured address of the listener. `open`: the route needs no token
-/// (health checks).
+/// (health checks, and the files of the dashboard, which asks for the token itself).
 ///
 /// # Errors
 /// 403 `forbidden_origin` or 401 `unauthorized`.
@@ -92,7 +92,8 @@ fn check_origin(parts: &Parts, host: &Authority) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `Bearer` for programs, `Basic` with the token as password for browsers (which then ask for it).
+/// `Bearer`, or `Basic` with the token as password for tools that know no other way. Only `Bearer` is asked for: a
+/// browser would answer a challenge for `Basic` with a window of its own, before the dashboard's question.
 fn check_token(parts: &Parts, token: &SecretString) -> Result<(), ApiError> {
     let given = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(credential);
     let expected = digest(&SHA256, token.expose_secret().as_bytes());

@@ -1,7 +1,7 @@
-//! The admin listener: health, metrics, the admin API (contract, section 10) and a small status page.
+//! The admin listener: health, metrics, the admin API (contract, section 10) and the dashboard.
 //!
 //! Invariants: reading never changes anything; callers appear only as fingerprints and bodies not at all; what changes
-//! state needs a same-origin proof, and everything but the health checks needs the token where one is configured.
+//! state needs a same-origin proof, and everything but the health checks and the page's own files needs the token where one is configured.
 //! Started by `app`; the command line is its first user.
 
 mod assets;

@@ -15,9 +15,10 @@ use crate::intake::respond::error_response;
 use crate::store::StoreError;
 use crate::wire::api_error::ApiError;
 
-/// Scripts and styles from this listener alone; nothing inline, nothing framed.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Scripts and styles from this listener alone; nothing inline, nothing framed, no text that becomes markup.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+                      trusted-types 'none'";
 
 /// What a handler returns.
 pub(super) type Reply = Result<Response<Body>, ApiError>;
@@ -53,14 +54,13 @@ pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response<
     response
 }
 
-/// An error in the API's envelope. Who lacks the token is told both ways to send it.
+/// An error in the API's envelope. Who lacks the token is asked for it.
 pub(super) fn error(error: &ApiError) -> Response<Body> {
     let mut response = error_response(Api::OpenAi, error);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if error.status == StatusCode::UNAUTHORIZED.as_u16() {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"nightbus admin\", charset=\"UTF-8\""));
     }
     response
 }

@@ -11,7 +11,7 @@ use crate::wire::api_error::ApiError;
 /// Answers one request. Bodies of requests are not read: no route takes one.
 pub(super) async fn answer(state: &AdminState, parts: &Parts) -> Response<Body> {
     let path = parts.uri.path();
-    let open = matches!(path, "/healthz" | "/readyz");
+    let open = matches!(path, "/healthz" | "/readyz") || assets::is_asset(path);
     let reply = match guard::check(parts, &state.config.admin, state.config.admin_listen.ip(), open) {
         Ok(()) => route(state, parts, path).await,
         Err(refused) => {

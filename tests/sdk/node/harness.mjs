@@ -1,21 +1,17 @@
 // Starts the real binary, as a simulated provider and as the proxy, for the suites of this folder. Ports are read from
 // the line that each prints when it is ready. Nothing waits for a fixed time: `until` polls with a deadline.
 
-import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
-import { setTimeout as pause } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 
 import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 
-const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
-const START_MS = 20_000;
+import { Process, until } from './process.mjs';
+
+export { until };
 
 export const MODEL = 'gpt-6-luna';
 export const DEFER = { 'x-nightbus-defer': 'true' };
@@ -26,6 +22,7 @@ export const marker = () => `probe-${randomUUID().replaceAll('-', '')}`;
 /** Body of a chat call. */
 export const chat = (text, more = {}) => ({ model: MODEL, messages: [{ role: 'user', content: text }], ...more });
 
+<<<<<<< HEAD
 /** Body of a Messages call. */
 export const message = (text, more = {}) => ({
   model: 'claude-haiku-5-5',
@@ -93,6 +90,8 @@ class Process {
   }
 }
 
+=======
+>>>>>>> dash
 /** A simulator, and the proxy in front of it, on a data directory of its own. */
 export class Stand {
   static async start({ batchSeconds = 1, settings = {} } = {}) {
