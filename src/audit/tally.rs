@@ -289,6 +289,7 @@ fn cost(price: &ModelPrice, service: Service, usage: &Usage, count: u64) -> Opti
         input: part(usage.input),
         cached: part(usage.cached),
         cache_written: part(usage.cache_written),
+        cache_written_1h: part(usage.cache_written_1h),
         output: part(usage.output),
         reasoning: part(usage.reasoning),
     };

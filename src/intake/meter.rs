@@ -160,7 +160,11 @@ impl Tail {
 
     fn push(&mut self, chunk: &[u8]) {
         let new = chunk.get(chunk.len().saturating_sub(self.kept)..).unwrap_or_default();
-        self.is_cut |= new.len() < chunk.len();
+        if new.len() < chunk.len() {
+            // What was before does not join on to what is kept of this chunk.
+            self.bytes.clear();
+            self.is_cut = true;
+        }
         // Moved to the front only when twice as much is there, so that small chunks cost what they are.
         if self.bytes.len().saturating_add(new.len()) > 2 * self.kept {
             let keep = self.kept.saturating_sub(new.len()).min(self.bytes.len());

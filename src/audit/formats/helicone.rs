@@ -24,6 +24,7 @@ pub(super) fn read(shape: &Shape) -> Option<Reading> {
         input: prompt.unwrap_or(0),
         cached: shape.prompt_cache_read_tokens.count().unwrap_or(0),
         cache_written: shape.prompt_cache_write_tokens.count().unwrap_or(0),
+        cache_written_1h: 0,
         output: output.unwrap_or(0),
         reasoning: 0,
     };

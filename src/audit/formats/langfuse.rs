@@ -56,6 +56,7 @@ fn summed(sums: &Sums) -> super::openai::Tokens {
         input: whole(sums.input),
         cached: whole(sums.cached),
         cache_written: whole(sums.written),
+        cache_written_1h: 0,
         output: whole(sums.output),
         reasoning: whole(sums.reasoning),
     };

@@ -104,6 +104,7 @@ pub(super) fn tokens(counts: &Counts) -> Tokens {
         input: prompt.unwrap_or(0).saturating_add(extra),
         cached: cached.or(read).unwrap_or(0),
         cache_written: part(prompt_parts, |parts| &parts.cache_write_tokens).or(written).unwrap_or(0),
+        cache_written_1h: 0,
         output: output.unwrap_or(0),
         reasoning: part(output_parts, |parts| &parts.reasoning_tokens).unwrap_or(0),
     };
@@ -174,7 +175,8 @@ mod tests {
         "prompt_tokens_details":{"cached_tokens":64},"completion_tokens_details":{"reasoning_tokens":12}},"service_tier":"default"}"#;
     const REQUEST: &str =
         r#"{"model":"gpt-5.4-mini","messages":[{"role":"system","content":"s"}],"metadata":{"job":"nightly"}}"#;
-    const USAGE: Usage = Usage { input: 90, cached: 64, cache_written: 0, output: 20, reasoning: 12 };
+    const USAGE: Usage =
+        Usage { input: 90, cached: 64, cache_written: 0, cache_written_1h: 0, output: 20, reasoning: 12 };
 
     #[test]
     fn an_answer_alone() {
@@ -227,7 +229,10 @@ mod tests {
         let answer = r#"{"type":"message","model":"claude-haiku-4-5","usage":{"input_tokens":10,"cache_read_input_tokens":5,
             "cache_creation_input_tokens":3,"output_tokens":2,"service_tier":"standard"},"service_tier":"standard"}"#;
         let read = call(answer);
-        assert_eq!(read.usage, Some(Usage { input: 18, cached: 5, cache_written: 3, output: 2, reasoning: 0 }));
+        assert_eq!(
+            read.usage,
+            Some(Usage { input: 18, cached: 5, cache_written: 3, cache_written_1h: 0, output: 2, reasoning: 0 })
+        );
         assert_eq!(read.service, Some(Service::Sync));
     }
 

@@ -25,6 +25,7 @@ pub(super) fn read(shape: &Shape) -> Option<Reading> {
         input: prompt.unwrap_or(0),
         cached: shape.tokens_cached.count().unwrap_or(0),
         cache_written: 0,
+        cache_written_1h: 0,
         output: output.unwrap_or(0),
         reasoning: super::first_count([&shape.tokens_reasoning, &shape.reasoning_tokens]).unwrap_or(0),
     };

@@ -22,7 +22,6 @@ export const marker = () => `probe-${randomUUID().replaceAll('-', '')}`;
 /** Body of a chat call. */
 export const chat = (text, more = {}) => ({ model: MODEL, messages: [{ role: 'user', content: text }], ...more });
 
-<<<<<<< HEAD
 /** Body of a Messages call. */
 export const message = (text, more = {}) => ({
   model: 'claude-haiku-5-5',
@@ -31,67 +30,6 @@ export const message = (text, more = {}) => ({
   ...more,
 });
 
-/** Calls `check` until it gives something, at most for `ms`. */
-export async function until(what, check, ms = 30_000) {
-  for (const deadline = Date.now() + ms; ; await pause(50)) {
-    const found = await check();
-    if (found) return found;
-    if (Date.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`);
-  }
-}
-
-function binary() {
-  const target = process.env.CARGO_TARGET_DIR || path.join(ROOT, 'target');
-  const file = process.env.NIGHTBUS_BIN || path.join(target, 'release', 'nightbus');
-  if (!existsSync(file)) throw new Error(`${file} does not exist: run \`cargo build --release\`, or set NIGHTBUS_BIN`);
-  return file;
-}
-
-/** The caller's environment without what would change a run. */
-function cleanEnvironment() {
-  const changes = /^(NIGHTBUS_|OPENAI_|ANTHROPIC_|RUST_LOG)|_PROXY$/i;
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !changes.test(name)));
-}
-
-/** One run of the binary. */
-class Process {
-  #lines = [];
-  #errors = '';
-
-  constructor(args, environment = {}) {
-    this.child = spawn(binary(), args, {
-      env: { ...cleanEnvironment(), ...environment },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    this.ended = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)));
-    createInterface({ input: this.child.stdout }).on('line', (line) => this.#lines.push(line));
-    this.child.stderr.on('data', (data) => (this.#errors = (this.#errors + data).slice(-4000)));
-  }
-
-  /** The URL in the line `WHO listening on URL`. */
-  async address(who) {
-    const pattern = new RegExp(`^${who} listening on (http://\\S+?)/?$`);
-    const look = () => {
-      if (this.child.exitCode !== null) throw new Error(`${who}: ended with ${this.child.exitCode}: ${this.#errors}`);
-      return this.#lines.map((line) => pattern.exec(line)?.[1]).find(Boolean);
-    };
-    return until(`'${who} listening on …' in ${JSON.stringify(this.#lines)}; log: ${this.#errors}`, look, START_MS);
-  }
-
-  async kill() {
-    this.child.kill('SIGKILL');
-    await this.ended;
-  }
-
-  /** SIGTERM; gives the exit code. */
-  async terminate() {
-    this.child.kill('SIGTERM');
-    return this.ended;
-  }
-}
-
-=======
->>>>>>> dash
 /** A simulator, and the proxy in front of it, on a data directory of its own. */
 export class Stand {
   static async start({ batchSeconds = 1, settings = {} } = {}) {

@@ -29,7 +29,7 @@ function binary() {
 
 /** The caller's environment without what would change a run. */
 function cleanEnvironment() {
-  const changes = /^(NIGHTBUS_|OPENAI_|RUST_LOG)|_PROXY$/i;
+  const changes = /^(NIGHTBUS_|OPENAI_|ANTHROPIC_|RUST_LOG)|_PROXY$/i;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !changes.test(name)));
 }
 
