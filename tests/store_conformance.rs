@@ -542,16 +542,23 @@ async fn what_a_live_call_answers_is_no_batchs_business(kind: StoreKind) {
     let queued = bench.store.request(ids[2]).await.unwrap().unwrap();
     assert_eq!((queued.state, queued.batch_id), (RequestState::Submitted, None));
     assert_eq!((queued.submitted_at, queued.attempts), (Some(at(30)), 0));
-    let cancel = finish(ids[2], RequestState::Cancelled, 31, None);
+    assert_eq!(bench.store.stats().await.unwrap().requests, [1, 2, 1, 0, 0]);
+}
+
+async fn a_live_call_is_known_from_its_first_mark_to_after_its_end(kind: StoreKind) {
+    let bench = bench(kind);
+    let id = bench.accepted(1).await[0];
+    let handed = LiveCall { service: Service::Flex, since: at(30), sent_at: None };
+    assert_eq!(bench.store.mark_live(vec![id], handed).await.unwrap(), [id]);
+    let cancel = finish(id, RequestState::Cancelled, 31, None);
     assert_eq!(bench.store.finish(vec![cancel]).await.unwrap(), [false], "it may be billed");
     let sent = LiveCall { service: Service::Sync, since: at(40), sent_at: Some(at(40)) };
-    assert_eq!(bench.store.mark_live(vec![ids[2]], sent).await.unwrap(), [ids[2]]);
-    let stored = bench.store.request(ids[2]).await.unwrap().unwrap();
+    assert_eq!(bench.store.mark_live(vec![id], sent).await.unwrap(), [id]);
+    let stored = bench.store.request(id).await.unwrap().unwrap();
     assert_eq!((stored.live, stored.submitted_at), (Some(LiveCall { since: at(30), ..sent }), Some(at(30))));
-    assert!(bench.finish(ids[2], RequestState::Completed, 50, Some("{}")).await);
-    assert!(bench.store.mark_live(vec![ids[2]], handed).await.unwrap().is_empty());
-    assert_eq!(bench.store.request(ids[2]).await.unwrap().unwrap().live.unwrap().sent_at, Some(at(40)), "kept");
-    assert_eq!(bench.store.stats().await.unwrap().requests, [1, 1, 2, 0, 0]);
+    assert!(bench.finish(id, RequestState::Completed, 50, Some("{}")).await);
+    assert!(bench.store.mark_live(vec![id], handed).await.unwrap().is_empty());
+    assert_eq!(bench.store.request(id).await.unwrap().unwrap().live.unwrap().sent_at, Some(at(40)), "kept");
 }
 
 async fn durations_are_kept_and_replaced(kind: StoreKind) {
@@ -617,6 +624,7 @@ conformance!(
     a_large_batch_is_one_intent,
     a_closed_store_says_so,
     what_a_live_call_answers_is_no_batchs_business,
+    a_live_call_is_known_from_its_first_mark_to_after_its_end,
     durations_are_kept_and_replaced,
     fingerprints_are_keyed,
     an_execution_is_in_the_ledger_once,

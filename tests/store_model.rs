@@ -234,22 +234,8 @@ impl Pair {
             Action::Requeue { batch, ids } => {
                 both!(self, requeue(self.batch(batch), self.some(&ids), ids.len() % 2 == 0));
             }
-            Action::MarkLive { ids, flex, sent } => {
-                let service = if flex { Service::Flex } else { Service::Sync };
-                let call = LiveCall { service, since: self.now, sent_at: sent.then_some(self.now) };
-                both!(self, mark_live(self.some(&ids), call));
-            }
-            Action::KeepDurations { model, size_class, recent } => {
-                let learned = LearnedDurations {
-                    provider: "openai".to_owned(),
-                    account: Fingerprint([model / 2; 16]),
-                    model: format!("model-{model}"),
-                    size_class,
-                    at: self.now,
-                    recent_ms: recent,
-                };
-                both!(self, keep_durations(learned));
-            }
+            Action::MarkLive { ids, flex, sent } => self.mark_live(&ids, flex, sent).await,
+            Action::KeepDurations { model, size_class, recent } => self.keep_durations(model, size_class, recent).await,
             Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), bits)),
             Action::SaveAccount { fingerprint, value } => {
                 let headers = vec![("authorization".to_owned(), vec![value; 20])];
@@ -277,6 +263,24 @@ impl Pair {
 
     async fn expire_ledger(&self, age: i64, limit: usize) {
         both!(self, expire_ledger(Micros(self.now.0 - age * 1_000_000), limit));
+    }
+
+    async fn mark_live(&self, ids: &[Index], flex: bool, sent: bool) {
+        let service = if flex { Service::Flex } else { Service::Sync };
+        let call = LiveCall { service, since: self.now, sent_at: sent.then_some(self.now) };
+        both!(self, mark_live(self.some(ids), call));
+    }
+
+    async fn keep_durations(&self, model: u8, size_class: u32, recent_ms: Vec<u32>) {
+        let learned = LearnedDurations {
+            provider: "openai".to_owned(),
+            account: Fingerprint([model / 2; 16]),
+            model: format!("model-{model}"),
+            size_class,
+            at: self.now,
+            recent_ms,
+        };
+        both!(self, keep_durations(learned));
     }
 
     fn end(&self, index: Index, state: RequestState, len: Option<usize>) -> Finish {

@@ -47,10 +47,12 @@ const EXECUTION: Execution = Execution::Live(1);
 /// Models are callers' texts: from so many on, those without a call are forgotten.
 const MANY: usize = 1_024;
 
+type Key = (Arc<str>, Fingerprint, Arc<str>);
+
 /// Places for live calls, by provider, credential and model.
 #[derive(Debug, Default)]
 pub(crate) struct LiveRoom {
-    places: Mutex<HashMap<(Arc<str>, Fingerprint, Arc<str>), Arc<Semaphore>>>,
+    places: Mutex<HashMap<Key, Arc<Semaphore>>>,
 }
 
 impl LiveRoom {
@@ -129,7 +131,7 @@ async fn serve(
             return Ok(());
         };
         let fallback = record.request.options.fallback();
-        let Some(service) = record.live.map(|live| live.service).or(fallback.first()) else { return Ok(()) };
+        let Some(service) = record.live.map(|live| live.service).or_else(|| fallback.first()) else { return Ok(()) };
         let error = match call(context, &record, service).await? {
             Called::Over => return Ok(()),
             Called::Unsettled => {
@@ -297,7 +299,9 @@ fn refusal(context: &Context, record: &RequestRecord, service: Service, error: &
             let charge = Some(unreadable(&record.request.lane, EXECUTION));
             Finish { charge, ..Refusal::own(error.to_string()).finish(context, id) }
         }
-        error => Refusal::from_provider(error).finish(context, id),
+        ProviderError::Refused { .. } | ProviderError::NoAnswer { .. } | ProviderError::Unreadable { .. } => {
+            Refusal::from_provider(error).finish(context, id)
+        }
     }
 }
 
