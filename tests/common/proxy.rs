@@ -25,12 +25,14 @@ pub(crate) fn toml(base_url: &str, top: &str, tables: &str) -> String {
          [providers.openai]\nbase_url = \"{base_url}\"\n{tables}\n"
     );
     let anthropic = format!("base_url = \"{base_url}\"\n");
+    // With client keys every provider that they may use must have a key of nightbus's own.
+    let more = if tables.contains("[[client_keys]]") { "" } else { anthropic.as_str() };
     for (table, keys) in [
-        ("[providers.anthropic]", anthropic.as_str()),
+        ("[providers.anthropic]", more),
         ("[batching]", "idle = \"60ms\"\nmax_age = \"5s\"\npoll = \"100ms\"\n"),
         ("[shutdown]", "grace = \"300ms\"\n"),
     ] {
-        if !tables.contains(table) {
+        if !tables.contains(table) && !keys.is_empty() {
             text.push_str(&format!("{table}\n{keys}"));
         }
     }
