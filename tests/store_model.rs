@@ -217,12 +217,7 @@ impl Pair {
                 both!(self, accept(new, text(&id, len)));
                 self.requests.push(id);
             }
-            Action::CreateBatch { lines } => {
-                let id = self.ids.batch_id(self.now, fastrand::u64(..));
-                let batch = NewBatch { id, lane: lane(1), created_at: self.now, lines: self.some(&lines) };
-                both!(self, create_batch(batch));
-                self.batches.push(id);
-            }
+            Action::CreateBatch { lines } => self.create_batch(&lines).await,
             Action::UpdateBatch { batch, event, news } => {
                 let update = BatchUpdate { id: self.batch(batch), at: self.now, event, provider: *news };
                 both!(self, update_batch(update));
@@ -237,12 +232,7 @@ impl Pair {
             Action::MarkLive { ids, flex, sent } => self.mark_live(&ids, flex, sent).await,
             Action::KeepDurations { model, size_class, recent } => self.keep_durations(model, size_class, recent).await,
             Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), bits)),
-            Action::SaveAccount { fingerprint, value } => {
-                let headers = vec![("authorization".to_owned(), vec![value; 20])];
-                let account =
-                    Account { fingerprint: Fingerprint([fingerprint; 16]), provider: "openai".to_owned(), headers };
-                both!(self, save_account(account));
-            }
+            Action::SaveAccount { fingerprint, value } => self.save_account(fingerprint, value).await,
             Action::Expire { age, limit } => both!(self, expire(Micros(self.now.0 - age * 1_000_000), limit)),
             Action::RecordCalls { models, again } => self.record(models, again).await,
             Action::ExpireLedger { age, limit } => self.expire_ledger(age, limit).await,
@@ -263,6 +253,19 @@ impl Pair {
 
     async fn expire_ledger(&self, age: i64, limit: usize) {
         both!(self, expire_ledger(Micros(self.now.0 - age * 1_000_000), limit));
+    }
+
+    async fn create_batch(&mut self, lines: &[Index]) {
+        let id = self.ids.batch_id(self.now, fastrand::u64(..));
+        let batch = NewBatch { id, lane: lane(1), created_at: self.now, lines: self.some(lines) };
+        both!(self, create_batch(batch));
+        self.batches.push(id);
+    }
+
+    async fn save_account(&self, fingerprint: u8, value: u8) {
+        let headers = vec![("authorization".to_owned(), vec![value; 20])];
+        let account = Account { fingerprint: Fingerprint([fingerprint; 16]), provider: "openai".to_owned(), headers };
+        both!(self, save_account(account));
     }
 
     async fn mark_live(&self, ids: &[Index], flex: bool, sent: bool) {

@@ -299,7 +299,7 @@ fn refusal(context: &Context, record: &RequestRecord, service: Service, error: &
             let charge = Some(unreadable(&record.request.lane, EXECUTION));
             Finish { charge, ..Refusal::own(error.to_string()).finish(context, id) }
         }
-        ProviderError::Refused { .. } | ProviderError::NoAnswer { .. } | ProviderError::Unreadable { .. } => {
+        ProviderError::Refused { .. } | ProviderError::NoAnswer { .. } => {
             Refusal::from_provider(error).finish(context, id)
         }
     }

@@ -198,7 +198,7 @@ impl Signs {
     /// The sign of this number.
     fn frame(&self, number: u32) -> Frame<Bytes> {
         let chunk = self.chunk.as_ref().filter(|_| number > 0 && number.is_multiple_of(Self::CHUNK_EACH));
-        Frame::data(chunk.cloned().unwrap_or(Bytes::from_static(self.comment)))
+        Frame::data(chunk.cloned().unwrap_or_else(|| Bytes::from_static(self.comment)))
     }
 }
 

@@ -11,7 +11,6 @@ use super::*;
 use crate::body::{Body, full};
 use crate::config::{self, Overrides};
 use crate::domain::clock::Clock;
-use crate::domain::ids::BatchId;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::service::{Fallback, Service};
 use crate::engine::deadline::deadline_class;
