@@ -54,7 +54,7 @@ pub(crate) struct Refusal {
 /// Batch cannot serve this credential and model at all: worth remembering.
 const BATCH_REFUSED: &str = "batch_refused";
 /// Refusals that a live call would meet as well.
-const NO_MONEY: [&str; 2] = ["insufficient_quota", "billing_hard_limit_reached"];
+const NO_MONEY: [&str; 3] = ["insufficient_quota", "billing_hard_limit_reached", "billing_error"];
 
 impl Refusal {
     /// nightbus could not get an answer.

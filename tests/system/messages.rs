@@ -22,6 +22,11 @@ async fn held(client: &Client, body: &Value) -> Reply {
     client.post(MESSAGES, &[DEFER, VERSION], body.to_string()).await
 }
 
+/// The same, for what batch alone makes of it.
+async fn by_batch_alone(client: &Client, body: &Value) -> Reply {
+    client.post(MESSAGES, &[DEFER, VERSION, ("x-nightbus-fallback", "none")], body.to_string()).await
+}
+
 /// The text of a message's last block.
 fn text(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -191,7 +196,7 @@ async fn errors_of_a_line_are_its_callers_alone() {
     let texts = ["fail-400", "fail-529", "fine"];
     let calls = texts.map(|text| {
         let client = proxy.client.clone();
-        async move { held(&client, &message(text)).await }
+        async move { by_batch_alone(&client, &message(text)).await }
     });
     let replies = futures_util::future::join_all(calls).await;
     let statuses: Vec<u16> = replies.iter().map(|reply| reply.status.as_u16()).collect();
@@ -230,7 +235,7 @@ async fn nightbuss_own_errors_have_the_apis_envelope() {
 async fn a_refused_creation_is_every_callers_error_and_a_full_queue_is_waited_for() {
     let provider = Provider::with_faults(&["billing"]).await;
     let proxy = Proxy::over(&provider).await;
-    let refused = held(&proxy.client, &message("x")).await;
+    let refused = by_batch_alone(&proxy.client, &message("x")).await;
     assert_eq!((refused.status.as_u16(), error(&refused).0.as_str()), (400, "invalid_request_error"));
     provider.set_faults(&["create-429"]);
     assert_eq!(held(&proxy.client, &message("y")).await.status, 200);

@@ -198,7 +198,7 @@ fn a_model_without_a_provider_is_found_where_it_is_listed() {
     for unknown in ["", "/", "openai/", "nobody/gpt-5.4", "gpt-of-tomorrow"] {
         assert_eq!(table.find_anywhere(unknown), None, "{unknown}");
     }
-    let twice = br#"{"schema":1,"as_of":"x","currency":"USD","unit":"per 1,000,000 tokens","models":[
+    let twice = br#"{"schema":1,"as_of":"2026-11-01","currency":"USD","unit":"per 1,000,000 tokens","models":[
         {"provider":"a","model":"m","input":1,"output":1},{"provider":"b","model":"m","input":2,"output":1}]}"#;
     assert_eq!(PriceTable::from_json(twice).unwrap().find_anywhere("m"), None);
 }
