@@ -2,29 +2,33 @@
 //!
 //! Invariants: no byte is changed, held back or waited for; what is kept of an answer is bounded ([`KEPT`]); a call that
 //! cannot be entered (the line to the store is full) is counted as lost and never blocks. Answers that are compressed
-//! are entered with unknown usage: nothing here asks for another encoding than the caller did. Errors are not billed and
-//! not entered. A process that is killed loses the calls of its last moment ([`GATHER`]) from the ledger.
+//! are unpacked beside their way ([`packed`]): nothing here asks for another encoding than the caller did. Errors are not
+//! billed and not entered. A process that is killed loses the calls of its last moment ([`GATHER`]) from the ledger.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+mod packed;
+
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::body::{Body, BoxError};
-use crate::domain::lane::Fingerprint;
+use crate::domain::lane::{Api, Endpoint, Fingerprint};
 use crate::domain::pricing::{PriceTable, Seller};
 use crate::domain::service::Service;
 use crate::engine::Engine;
+use crate::intake::meter::packed::{Coding, Packed};
 use crate::store::ledger::{Charge, Execution, Observed, PassedCall};
 use crate::tasks::Tasks;
-use crate::wire::openai::usage::{Consumption, consumption, consumption_of_tail};
+use crate::wire::openai::usage::Consumption;
+use crate::wire::usage::{consumption, consumption_of_tail};
 
 /// Calls on their way to the store; more are lost to the ledger.
 const LINE: usize = 8_192;
@@ -36,11 +40,14 @@ const GATHER: Duration = Duration::from_millis(250);
 const KEPT: usize = 64 << 10;
 /// The same for streams of events, of which thousands may be open: the last chunk of a chat is small.
 const KEPT_OF_CHAT_STREAM: usize = 4 << 10;
+/// How much of a Messages stream's beginning is kept: what the prompt took stands there.
+const KEPT_AT_FRONT: usize = 2 << 10;
 
 /// Where metered calls go.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
     line: mpsc::Sender<PassedCall>,
+    packed: mpsc::Sender<Packed>,
     engine: Engine,
     prices: Arc<PriceTable>,
 }
@@ -53,8 +60,7 @@ pub(crate) struct Metered {
     pub(crate) account: Fingerprint,
     /// As it was asked for; none: not found, then the answer's own word counts.
     pub(crate) model: Option<String>,
-    /// The answer is a Responses object, whose usage stands deep in it.
-    pub(crate) deep: bool,
+    pub(crate) endpoint: Endpoint,
     pub(crate) tag: Option<String>,
     pub(crate) key: Option<String>,
     /// Observe mode: it would have been deferred. The caller's program, if it said which.
@@ -66,7 +72,17 @@ impl Meter {
     pub(crate) fn start(engine: &Engine, prices: Arc<PriceTable>, tasks: &Tasks) -> Self {
         let (line, calls) = mpsc::channel(LINE);
         tasks.spawn("live calls", record(engine.clone(), calls, tasks.clone()));
-        Self { line, engine: engine.clone(), prices }
+        let (packed, answers) = mpsc::channel(packed::LINE);
+        let meter = Self { line, packed, engine: engine.clone(), prices };
+        // Without a sender of its own, so that it ends with the last meter.
+        let (engine, prices, line) = (meter.engine.clone(), Arc::clone(&meter.prices), meter.line.clone());
+        tasks.spawn(
+            "packed answers",
+            packed::unpack_all(answers, move |call, consumed| {
+                enter(&line, &engine, &prices, call, consumed);
+            }),
+        );
+        meter
     }
 
     /// The same response, metered on its way if it is billed.
@@ -75,39 +91,48 @@ impl Meter {
             return response;
         }
         let headers = response.headers();
-        let kept = match (is_readable(headers), is_stream(headers)) {
-            (false, _) => 0,
-            (true, true) if !call.deep => KEPT_OF_CHAT_STREAM,
-            (true, _) => KEPT,
-        };
         let events = is_stream(headers);
-        let reading = Reading { meter: self.clone(), call: Some(call), tail: Tail::new(kept), events };
+        let coding = Coding::of(headers);
+        let kept = match coding {
+            Coding::Unknown => 0,
+            Coding::Plain if events && call.endpoint != Endpoint::Responses => KEPT_OF_CHAT_STREAM,
+            Coding::Plain | Coding::Gzip | Coding::Deflate | Coding::Zstd => KEPT,
+        };
+        let in_front = events && coding == Coding::Plain && call.endpoint.api() == Api::Anthropic;
+        let front_kept = if in_front { KEPT_AT_FRONT } else { 0 };
+        let tail = Tail::new(kept);
+        let reading =
+            Reading { meter: self.clone(), call: Some(call), tail, front: Vec::new(), front_kept, events, coding };
         response.map(|body| Watched { body, reading }.boxed_unsync())
     }
 
     fn enter(&self, call: Metered, consumed: &Consumption) {
-        let tier = consumed.service_tier.as_deref();
-        let model = call.model.as_deref().or(consumed.model.as_deref()).unwrap_or_default();
-        let seller = Seller { name: &call.provider, kind: call.kind, model };
-        let priced = |service| consumed.usage.and_then(|usage| self.prices.price(seller, service, &usage));
-        let price = Service::Sync.priced_as(tier).and_then(priced);
-        let observed = call
-            .observed
-            .map(|agent| Observed { agent, batch_nanos: priced(Service::Batch).map(|price| price.paid_nanos) });
-        let charge = Charge {
-            model: Arc::from(model),
-            provider: call.provider,
-            account: call.account,
-            service: Service::Sync.used(tier),
-            execution: Execution::PassThrough,
-            usage: consumed.usage,
-            price,
-        };
-        let id = self.engine.new_request_id();
-        let call = PassedCall { id, at: self.engine.clock().now(), tag: call.tag, key: call.key, charge, observed };
-        if self.line.try_send(call).is_err() {
-            self.engine.telemetry().ledger_lost(1);
-        }
+        enter(&self.line, &self.engine, &self.prices, call, consumed);
+    }
+}
+
+fn enter(line: &mpsc::Sender<PassedCall>, engine: &Engine, prices: &PriceTable, call: Metered, consumed: &Consumption) {
+    let tier = consumed.service_tier.as_deref();
+    let model = call.model.as_deref().or(consumed.model.as_deref()).unwrap_or_default();
+    let seller = Seller { name: &call.provider, kind: call.kind, model };
+    let priced = |service| consumed.usage.and_then(|usage| prices.price(seller, service, &usage));
+    let price = Service::Sync.priced_as(tier).and_then(priced);
+    let observed = call
+        .observed
+        .map(|agent| Observed { agent, batch_nanos: priced(Service::Batch).map(|price| price.paid_nanos) });
+    let charge = Charge {
+        model: Arc::from(model),
+        provider: call.provider,
+        account: call.account,
+        service: Service::Sync.used(tier),
+        execution: Execution::PassThrough,
+        usage: consumed.usage,
+        price,
+    };
+    let id = engine.new_request_id();
+    let call = PassedCall { id, at: engine.clock().now(), tag: call.tag, key: call.key, charge, observed };
+    if line.try_send(call).is_err() {
+        engine.telemetry().ledger_lost(1);
     }
 }
 
@@ -127,11 +152,6 @@ async fn record(engine: Engine, mut calls: mpsc::Receiver<PassedCall>, tasks: Ta
             }
         }
     }
-}
-
-fn is_readable(headers: &HeaderMap) -> bool {
-    let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-    headers.get_all(CONTENT_ENCODING).iter().all(plain)
 }
 
 fn is_stream(headers: &HeaderMap) -> bool {
@@ -180,16 +200,49 @@ struct Reading {
     meter: Meter,
     call: Option<Metered>,
     tail: Tail,
+    /// The beginning, where it is wanted: so many bytes of it.
+    front: Vec<u8>,
+    front_kept: usize,
     events: bool,
+    coding: Coding,
+}
+
+impl Reading {
+    fn push(&mut self, chunk: &[u8]) {
+        let room = self.front_kept.saturating_sub(self.front.len());
+        self.front.extend(chunk.iter().take(room));
+        self.tail.push(chunk);
+    }
+
+    fn consumption(&mut self, api: Api) -> Consumption {
+        if !self.events && !self.tail.is_cut {
+            return consumption(api, &self.tail.bytes);
+        }
+        if self.tail.is_cut && !self.front.is_empty() {
+            // What stands twice is read twice, and the last one counts.
+            self.front.extend_from_slice(b"\n\n");
+            self.front.append(&mut self.tail.bytes);
+            return consumption_of_tail(api, &self.front);
+        }
+        consumption_of_tail(api, &self.tail.bytes)
+    }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
         let Some(call) = self.call.take() else { return };
-        let consumed = if self.events || self.tail.is_cut {
-            consumption_of_tail(&self.tail.bytes)
-        } else {
-            consumption(&self.tail.bytes)
+        let api = call.endpoint.api();
+        let consumed = match self.coding {
+            Coding::Plain => self.consumption(api),
+            coding if !self.tail.is_cut && !self.tail.bytes.is_empty() => {
+                let bytes = std::mem::take(&mut self.tail.bytes);
+                match self.meter.packed.try_send(Packed { call, bytes, coding, events: self.events }) {
+                    Ok(()) => return,
+                    Err(unsent) => return self.meter.enter(unsent.into_inner().call, &Consumption::default()),
+                }
+            }
+            // Only its beginning would tell how the end is to be unpacked.
+            Coding::Gzip | Coding::Deflate | Coding::Zstd | Coding::Unknown => Consumption::default(),
         };
         self.meter.enter(call, &consumed);
     }
@@ -210,7 +263,7 @@ impl hyper::body::Body for Watched {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(chunk) = frame.data_ref()
         {
-            self.reading.tail.push(chunk);
+            self.reading.push(chunk);
         }
         polled
     }
@@ -249,10 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn compressed_answers_and_streams_are_told_from_plain_ones() {
-        let of = |name, value: &str| HeaderMap::from_iter([(name, value.parse::<HeaderValue>().unwrap())]);
-        assert!(is_readable(&HeaderMap::new()) && is_readable(&of(CONTENT_ENCODING, "identity")));
-        assert!(["gzip", "br", "zstd"].into_iter().all(|coding| !is_readable(&of(CONTENT_ENCODING, coding))));
+    fn streams_are_told_from_whole_answers() {
+        let of = |name, value: &str| HeaderMap::from_iter([(name, value.parse().unwrap())]);
         assert!(is_stream(&of(CONTENT_TYPE, "text/event-stream; charset=utf-8")));
         assert!(!is_stream(&of(CONTENT_TYPE, "application/json")));
     }

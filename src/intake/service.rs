@@ -343,7 +343,7 @@ impl Intake {
             kind: call.provider.kind.as_str(),
             account: caller::account_fingerprint(&**self.desk.engine.store(), call.provider, headers),
             model,
-            deep: endpoint == Endpoint::Responses,
+            endpoint,
             tag: call.marks.tag.clone(),
             key: call.key().map(str::to_owned),
             observed: None,

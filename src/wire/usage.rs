@@ -15,3 +15,12 @@ pub fn consumption(api: Api, body: &[u8]) -> Consumption {
         }
     }
 }
+
+/// Reads the end of a long body or of an event stream, whose beginning may be gone. No usage where what is left does not
+/// tell all of it.
+pub fn consumption_of_tail(api: Api, tail: &[u8]) -> Consumption {
+    match api {
+        Api::OpenAi => openai::usage::consumption_of_tail(tail),
+        Api::Anthropic => anthropic::usage::consumption_of_tail(tail),
+    }
+}

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use crate::domain::usage::Usage;
+use crate::wire::openai::usage::{Consumption, last_member};
 
 #[derive(Deserialize)]
 struct Counts {
@@ -49,6 +50,22 @@ pub(in crate::wire) fn usage(json: &str) -> Option<Usage> {
     })
 }
 
+/// A stream says what the prompt took in `message_start` and what was generated in `message_delta`, which repeats the
+/// prompt in some versions (providers.md, section 2.7). Without either nothing is told.
+pub(in crate::wire) fn consumption_of_tail(tail: &[u8]) -> Consumption {
+    let has_input = |json: &str| serde_json::from_str::<Counts>(json).is_ok_and(|counts| counts.input_tokens.is_some());
+    let last = last_member(tail, "\"usage\"", |json| usage(json).map(|read| (read, json.to_owned())));
+    let with_input = last_member(tail, "\"usage\"", |json| usage(json).filter(|_| has_input(json)));
+    let read = last.zip(with_input).map(|((last, json), start)| (Usage { output: last.output, ..start }, json));
+    let (usage, usage_json) = read.unzip();
+    Consumption {
+        usage,
+        usage_json,
+        service_tier: None,
+        model: last_member(tail, "\"model\"", |value| serde_json::from_str(value).ok()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +88,18 @@ mod tests {
         assert_eq!((read.input, read.cache_written, read.output), (9, 0, 4));
         assert_eq!(usage("{}"), None);
         assert_eq!(usage("[]"), None);
+    }
+
+    #[test]
+    fn the_end_of_a_stream_tells_only_with_the_prompt_in_it() {
+        let start = r#"data: {"type":"message_start","message":{"model":"claude-x","usage":{"input_tokens":9,"cache_read_input_tokens":3,"output_tokens":1}}}"#;
+        let delta = r#"data: {"type":"message_delta","usage":{"output_tokens":40}}"#;
+        let whole = consumption_of_tail(format!("{start}\n\n{delta}\n\n").as_bytes());
+        let usage = whole.usage.unwrap();
+        assert_eq!((usage.input, usage.cached, usage.output), (12, 3, 40));
+        assert_eq!(whole.model.as_deref(), Some("claude-x"));
+        assert_eq!(consumption_of_tail(delta.as_bytes()).usage, None);
+        let repeated = r#"data: {"type":"message_delta","usage":{"input_tokens":9,"output_tokens":40}}"#;
+        assert_eq!(consumption_of_tail(repeated.as_bytes()).usage.unwrap().input, 9);
     }
 }

@@ -53,7 +53,7 @@ pub fn consumption_of_tail(tail: &[u8]) -> Consumption {
 }
 
 /// The last member with this quoted name whose value `read` understands.
-fn last_member<T>(tail: &[u8], name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+pub(in crate::wire) fn last_member<T>(tail: &[u8], name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
     memchr::memmem::rfind_iter(tail, name).find_map(|at| {
         let after = tail.get(at + name.len()..)?.trim_ascii_start().strip_prefix(b":")?;
         let mut values = serde_json::Deserializer::from_slice(after).into_iter::<&RawValue>();
