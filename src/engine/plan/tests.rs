@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ids::IdSource;
 
 const TIMING: Timing = Timing { idle: Duration::from_secs(5), max_age: Duration::from_secs(60) };
-const LIMITS: BatchLimits = BatchLimits { requests: 10, bytes: 1_000, inputs: 100, tokens: None };
+const LIMITS: BatchLimits = BatchLimits { requests: 10, bytes: 1_000, inputs: 100, tokens: None, overtake: false };
 
 struct Bench {
     ids: IdSource,
@@ -29,6 +29,7 @@ impl Bench {
             fallback: Fallback::default(),
             since: self.at(seconds),
             leave_by: None,
+            apart: None,
         }
     }
 
