@@ -89,7 +89,8 @@ impl Bench {
     }
 
     async fn update(&self, id: BatchId, seconds: i64, event: BatchEvent) -> bool {
-        let update = BatchUpdate { id, at: at(seconds), event: Some(event), provider: ProviderBatch::default(), lines: None };
+        let update =
+            BatchUpdate { id, at: at(seconds), event: Some(event), provider: ProviderBatch::default(), lines: None };
         self.store.update_batch(update).await.unwrap()
     }
 

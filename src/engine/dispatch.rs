@@ -70,14 +70,13 @@ const OVERTAKEN_FOR: Duration = Duration::from_secs(600);
 /// Runs until the process stops.
 pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedReceiver<Message>) {
     let timing = Timing { idle: context.batching.idle, max_age: context.batching.max_age };
-    let mut dispatcher =
-        Dispatcher {
-            context: Arc::clone(&context),
-            timing,
-            lanes: HashMap::new(),
-            quotas: Quotas::default(),
-            leaving: HashMap::new(),
-        };
+    let mut dispatcher = Dispatcher {
+        context: Arc::clone(&context),
+        timing,
+        lanes: HashMap::new(),
+        quotas: Quotas::default(),
+        leaving: HashMap::new(),
+    };
     let stop = context.tasks.stop_token().clone();
     let mut publish_at: Option<Instant> = None;
     let mut buffer = Vec::with_capacity(512);

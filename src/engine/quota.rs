@@ -79,7 +79,8 @@ impl Quotas {
         let halved = (in_flight / 2).max(LEAST_TOKENS);
         let most = told.map_or(halved, |told| if in_flight > told { told } else { halved.min(told) });
         if self.tokens.len() >= MANY
-            && let Some(oldest) = self.tokens.iter().min_by_key(|(_, ceiling)| ceiling.since).map(|(key, _)| key.clone())
+            && let Some(oldest) =
+                self.tokens.iter().min_by_key(|(_, ceiling)| ceiling.since).map(|(key, _)| key.clone())
         {
             self.tokens.remove(&oldest);
         }

@@ -82,12 +82,7 @@ async fn prepare(context: &Context, lane: &Arc<LaneKey>, requests: Vec<Queued>) 
         }
         Err(error) => {
             context.telemetry.store_failed(&error);
-            give_back(
-                context,
-                lane,
-                requests,
-                Some((Duration::from_secs(5), HeldBack::Store)),
-            );
+            give_back(context, lane, requests, Some((Duration::from_secs(5), HeldBack::Store)));
             None
         }
     }

@@ -390,7 +390,8 @@ pub(crate) async fn requeue(
 }
 
 /// Reasons for which a line had no chance to run: they take nothing from its attempts.
-const NO_ATTEMPT: [&str; 4] = ["token_limit_exceeded", "another_line_was_refused", "search_for_a_bad_line", "file_too_large"];
+const NO_ATTEMPT: [&str; 4] =
+    ["token_limit_exceeded", "another_line_was_refused", "search_for_a_bad_line", "file_too_large"];
 
 /// A stored request as the dispatcher holds it.
 pub(crate) fn queued_of(request: &NewRequest) -> Queued {

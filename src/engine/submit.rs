@@ -77,7 +77,8 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
                 return settle::fail_all(context, batch, &Refusal::from_provider(&error)).await;
             }
             Err(error) => {
-                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "upload", &error, attempt)).await {
+                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "upload", &error, attempt)).await
+                {
                     waited?;
                 }
             }
@@ -153,7 +154,8 @@ pub(crate) async fn create(
             Err(error) => {
                 unsettled |= error.may_have_taken_effect();
                 let in_time = rescue::too_late_in(context, batch).map(|left| Instant::now() + left);
-                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "create", &error, attempt)).await {
+                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "create", &error, attempt)).await
+                {
                     waited?;
                 }
             }
@@ -237,7 +239,9 @@ async fn look_up(
             }
             // While it cannot be settled, the requests wait: creating again could buy twice.
             Err(error) => {
-                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "look-up", &error, attempt)).await {
+                if let Some(waited) =
+                    before(in_time, wait_after(context, &batch.lane, "look-up", &error, attempt)).await
+                {
                     waited?;
                 }
                 attempt += 1;

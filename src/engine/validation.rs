@@ -102,8 +102,7 @@ async fn queue_full(
         let refusal = Refusal::from_fault(fault).or_fall_back("too_large_for_the_queue");
         return fail_all(context, batch, &refusal).await;
     }
-    let how =
-        Again { hold_back: Some((wait, HeldBack::QueueFull)), apart: context.suspects.part_of(batch.id) };
+    let how = Again { hold_back: Some((wait, HeldBack::QueueFull)), apart: context.suspects.part_of(batch.id) };
     let requeued = requeue(context, batch, records, QUEUE_FULL, how).await?;
     let tally = Tally { requeued, ..Tally::default() };
     end_batch(context, batch, BatchEvent::Fail, tally, Some(fault.message.clone())).await
