@@ -89,7 +89,8 @@ impl Bench {
     }
 
     async fn update(&self, id: BatchId, seconds: i64, event: BatchEvent) -> bool {
-        let update = BatchUpdate { id, at: at(seconds), event: Some(event), provider: ProviderBatch::default() };
+        let update =
+            BatchUpdate { id, at: at(seconds), event: Some(event), provider: ProviderBatch::default(), lines: None };
         self.store.update_batch(update).await.unwrap()
     }
 
@@ -239,7 +240,7 @@ async fn a_batch_goes_its_way_and_remembers_what_the_provider_told(kind: StoreKi
     let bench = bench(kind);
     let id = bench.batch(&bench.accepted(2).await).await;
     assert!(!bench.update(id, 11, BatchEvent::Create).await, "nothing was uploaded");
-    let news = |event, seconds, provider| BatchUpdate { id, at: at(seconds), event, provider };
+    let news = |event, seconds, provider| BatchUpdate { id, at: at(seconds), event, provider, lines: None };
     assert!(bench.update(id, 12, BatchEvent::Upload).await);
     let file = ProviderBatch { input_file_id: Some("file-1".to_owned()), ..ProviderBatch::default() };
     assert!(bench.store.update_batch(news(None, 12, file)).await.unwrap());
@@ -281,6 +282,24 @@ async fn a_batch_goes_its_way_and_remembers_what_the_provider_told(kind: StoreKi
     };
     assert_eq!(record.provider, expected);
     assert!(!bench.update(bench.ids.batch_id(at(0), 0), 1, BatchEvent::Upload).await, "it is unknown");
+}
+
+async fn a_batch_has_the_lines_that_were_really_uploaded(kind: StoreKind) {
+    let bench = bench(kind);
+    let ids = bench.accepted(3).await;
+    let id = bench.batch(&ids).await;
+    let left = vec![ids[0], ids[2]];
+    let update = |event, lines| {
+        let provider = ProviderBatch::default();
+        BatchUpdate { id, at: at(12), event: Some(event), provider, lines }
+    };
+    assert!(!bench.store.update_batch(update(BatchEvent::Create, Some(left.clone()))).await.unwrap());
+    assert_eq!(bench.store.batch_lines(id).await.unwrap(), ids, "an illegal change changes nothing");
+    assert!(bench.store.update_batch(update(BatchEvent::Upload, Some(left.clone()))).await.unwrap());
+    assert!(bench.store.update_batch(update(BatchEvent::Create, None)).await.unwrap());
+    assert_eq!(bench.store.batch_lines(id).await.unwrap(), left);
+    assert_eq!(bench.store.batch(id).await.unwrap().unwrap().line_count, 2);
+    assert_eq!(bench.store.batches(true, None, 9).await.unwrap()[0].line_count, 2);
 }
 
 async fn batches_are_listed_newest_first(kind: StoreKind) {
@@ -609,6 +628,7 @@ conformance!(
     one_that_is_refused_does_not_fail_the_others,
     a_batch_takes_only_what_is_queued,
     a_batch_goes_its_way_and_remembers_what_the_provider_told,
+    a_batch_has_the_lines_that_were_really_uploaded,
     batches_are_listed_newest_first,
     the_first_result_stands,
     a_submitted_request_cannot_be_cancelled,

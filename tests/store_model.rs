@@ -219,7 +219,7 @@ impl Pair {
             }
             Action::CreateBatch { lines } => self.create_batch(&lines).await,
             Action::UpdateBatch { batch, event, news } => {
-                let update = BatchUpdate { id: self.batch(batch), at: self.now, event, provider: *news };
+                let update = BatchUpdate { id: self.batch(batch), at: self.now, event, provider: *news, lines: None };
                 both!(self, update_batch(update));
             }
             Action::Finish { ends } => {

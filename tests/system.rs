@@ -27,6 +27,8 @@ mod deferral;
 mod ledger;
 #[path = "system/left.rs"]
 mod left;
+#[path = "system/limits.rs"]
+mod limits;
 #[path = "system/marking.rs"]
 mod marking;
 #[path = "system/memory.rs"]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::AdminState;
 use super::reply::{self, Reply};
 use crate::body;
+use crate::engine::HeldBack;
 use crate::telemetry::Gauges;
 
 /// A store that takes longer to make one row durable is not ready.
@@ -58,6 +59,12 @@ pub(super) async fn metrics(state: &AdminState) -> Reply {
         queued_bytes: view.queued_bytes,
         oldest_queued_seconds: view.oldest_queued_at.map_or(0.0, |at| now.since(at).as_secs_f64()),
         lanes: u64::try_from(view.lanes.len()).unwrap_or(u64::MAX),
+        held_back: HeldBack::ALL
+            .map(|why| {
+                let count = view.lanes.iter().filter(|lane| lane.held_back == Some(why)).count();
+                (why.label(), u64::try_from(count).unwrap_or(u64::MAX))
+            })
+            .to_vec(),
         batches,
         store_bytes,
     });

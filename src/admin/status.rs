@@ -13,7 +13,7 @@ use crate::config::{DeferralMode, StoreKind};
 use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
 use crate::domain::request::RequestState;
-use crate::engine::{EngineView, LaneView};
+use crate::engine::{EngineView, HeldBack, LaneView};
 use crate::store::{StoreError, StoreStats};
 use crate::telemetry::Sums;
 
@@ -58,7 +58,8 @@ struct Lane {
     queued_bytes: u64,
     oldest_age_seconds: Option<u64>,
     open_batches: u64,
-    held_back: Option<String>,
+    held_back: Option<&'static str>,
+    token_ceiling: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -145,7 +146,8 @@ impl Lane {
             queued_bytes: view.queued_bytes,
             oldest_age_seconds: age(now, view.oldest_queued_at),
             open_batches: view.open_batches,
-            held_back: view.held_back,
+            held_back: view.held_back.map(HeldBack::as_str),
+            token_ceiling: view.token_ceiling,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::engine::poll::Ended;
 use crate::engine::recorder::Recorder;
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal, Tally};
+use crate::engine::validation;
 use crate::store::BatchRecord;
 use crate::store::ledger::Execution;
 use crate::upstream::provider::{BatchProvider, Credentials, ProviderError};
@@ -41,7 +42,7 @@ pub(crate) async fn end(context: &Arc<Context>, batch: &BatchRecord, ended: Ende
         }
     };
     let event = match object.status {
-        BatchStatus::Failed => return settle::failed_validation(context, batch, &object).await,
+        BatchStatus::Failed => return validation::refused(context, batch, &object).await,
         BatchStatus::Expired => BatchEvent::Expire,
         BatchStatus::Cancelled => BatchEvent::Cancel,
         BatchStatus::Completed | BatchStatus::Running => BatchEvent::Complete,
@@ -176,7 +177,7 @@ impl<'a> Harvest<'a> {
             if attempt + 1 >= FILE_ATTEMPTS {
                 return Ok(Err(error));
             }
-            wait_after(self.context, "download", &error, attempt).await?;
+            wait_after(self.context, &self.batch.lane, "download", &error, attempt).await?;
         }
         Ok(Ok(()))
     }

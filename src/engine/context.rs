@@ -14,12 +14,14 @@ use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
 use crate::domain::pricing::PriceTable;
 use crate::engine::accounts::Accounts;
+use crate::engine::bisect::Suspects;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
 use crate::engine::keys::IdempotencyKeys;
 use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
+use crate::engine::retries::Retries;
 use crate::engine::view::{EngineEvent, LaneView};
 use crate::engine::waiters::Waiters;
 use crate::store::{NewRequest, SharedStore};
@@ -56,6 +58,10 @@ pub(crate) struct Context {
     pub(crate) live_bound: Duration,
     /// What batch cannot serve.
     pub(crate) refused: Refused,
+    /// Batches in which a line is looked for that nobody named.
+    pub(crate) suspects: Suspects,
+    /// How often failed calls are made again.
+    pub(crate) retries: Retries,
     /// How long batches take.
     pub(crate) learned: Learned,
     /// Requests accepted and in no batch; intake refuses above the limit.

@@ -15,8 +15,9 @@ use crate::engine::context::Context;
 use crate::engine::deadline::Schedule;
 use crate::engine::live;
 use crate::engine::plan::{BatchLimits, LaneQueue, Queued, Timing, estimated_tokens};
+use crate::engine::quota::{Quotas, share_pool};
 use crate::engine::run;
-use crate::engine::view::{FlushReport, LaneView};
+use crate::engine::view::{FlushReport, HeldBack, LaneView};
 
 /// What the dispatcher is told.
 #[derive(Debug)]
@@ -24,7 +25,13 @@ pub(crate) enum Message {
     /// A new request is durable.
     Accepted(Arc<LaneKey>, Queued),
     /// Requests are queued again; they go first. With a reason the lane waits before its next batch.
-    Returned { lane: Arc<LaneKey>, requests: Vec<Queued>, hold_back: Option<(Duration, String)> },
+    Returned { lane: Arc<LaneKey>, requests: Vec<Queued>, hold_back: Option<(Duration, HeldBack)> },
+    /// A batch was refused because the provider's queue was full; `told`: its limit, where the refusal names it.
+    QueueFull { lane: Arc<LaneKey>, told: Option<u64> },
+    /// A file was too large; `most`: how many bytes the next ones may have.
+    TooLarge { lane: Arc<LaneKey>, most: u64 },
+    /// An earlier run created a batch so long ago.
+    CreatedBefore { lane: Arc<LaneKey>, ago: Duration },
     /// A request was cancelled.
     Withdrawn(Arc<LaneKey>, RequestId),
     /// Submit now what one caller, or everybody, has queued.
@@ -40,13 +47,16 @@ struct Lane {
     queue: LaneQueue,
     open_batches: u64,
     tokens_in_flight: u64,
-    held_back: Option<(Instant, String)>,
+    held_back: Option<(Instant, HeldBack)>,
+    /// Since when its first request could leave but for the room in the provider's queue.
+    short_since: Option<Instant>,
 }
 
 struct Dispatcher {
     context: Arc<Context>,
     timing: Timing,
     lanes: HashMap<Arc<LaneKey>, Lane>,
+    quotas: Quotas,
     /// Requests that live calls are to serve, by the first service and the reason.
     leaving: HashMap<(Arc<LaneKey>, Service, &'static str), Vec<RequestId>>,
 }
@@ -54,11 +64,19 @@ struct Dispatcher {
 /// How often the view for the admin API is refreshed at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long others may leave before a request for which the provider's queue has no room yet.
+const OVERTAKEN_FOR: Duration = Duration::from_secs(600);
+
 /// Runs until the process stops.
 pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedReceiver<Message>) {
     let timing = Timing { idle: context.batching.idle, max_age: context.batching.max_age };
-    let mut dispatcher =
-        Dispatcher { context: Arc::clone(&context), timing, lanes: HashMap::new(), leaving: HashMap::new() };
+    let mut dispatcher = Dispatcher {
+        context: Arc::clone(&context),
+        timing,
+        lanes: HashMap::new(),
+        quotas: Quotas::default(),
+        leaving: HashMap::new(),
+    };
     let stop = context.tasks.stop_token().clone();
     let mut publish_at: Option<Instant> = None;
     let mut buffer = Vec::with_capacity(512);
@@ -104,11 +122,17 @@ impl Dispatcher {
                 }
             }
             Message::Returned { lane, requests, hold_back } => {
-                let requests = requests.into_iter().filter_map(|queued| self.stays(&lane, queued)).collect();
-                let lane = self.lanes.entry(lane).or_default();
-                lane.queue.push_front(requests);
-                if let Some((wait, reason)) = hold_back {
-                    lane.held_back = Some((Instant::now() + wait, reason));
+                self.take_back(lane, requests, hold_back);
+            }
+            Message::QueueFull { lane, told } => {
+                let (_, in_flight) = self.in_pool(&lane);
+                let most = self.quotas.queue_full(&lane, told, in_flight, Instant::now());
+                tracing::info!(%lane, told, in_flight, most, "the provider's queue was full: a ceiling was learned");
+            }
+            Message::TooLarge { lane, most } => self.quotas.too_large(&lane, most),
+            Message::CreatedBefore { lane, ago } => {
+                if let Some(at) = Instant::now().checked_sub(ago) {
+                    self.quotas.created(&lane, at);
                 }
             }
             Message::Withdrawn(lane, id) => {
@@ -134,6 +158,9 @@ impl Dispatcher {
                 lane.tokens_in_flight += tokens;
             }
             Message::Ended { lane, tokens, made_room } => {
+                if made_room {
+                    self.quotas.accepted(&lane, self.in_pool(&lane).1, Instant::now());
+                }
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.open_batches = lane.open_batches.saturating_sub(1);
                     lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(tokens);
@@ -144,9 +171,24 @@ impl Dispatcher {
                 }
                 for lane in self.lanes.values_mut() {
                     // Other endpoints share the provider's queue.
-                    lane.held_back.take_if(|(_, reason)| reason.as_str() == NO_ROOM);
+                    lane.held_back.take_if(|(_, reason)| *reason == HeldBack::InFlightTokens);
                 }
             }
+        }
+    }
+
+    fn take_back(&mut self, lane: Arc<LaneKey>, requests: Vec<Queued>, hold_back: Option<(Duration, HeldBack)>) {
+        let requests: Vec<_> = requests.into_iter().filter_map(|queued| self.stays(&lane, queued)).collect();
+        let most = self.limits(&lane).tokens;
+        let lane = self.lanes.entry(lane).or_default();
+        if let Some((wait, reason)) = hold_back {
+            lane.held_back = Some((Instant::now() + wait, reason));
+        }
+        match <[Queued; 1]>::try_from(requests) {
+            // It seems to be larger than the whole queue: others go first, or they might never.
+            Ok([alone]) if most.is_some_and(|most| estimated_tokens(alone.line_bytes) > most) => lane.queue.push(alone),
+            Ok(alone) => lane.queue.push_front(alone.into()),
+            Err(requests) => lane.queue.push_front(requests),
         }
     }
 
@@ -195,15 +237,18 @@ impl Dispatcher {
     }
 
     fn limits(&self, lane: &LaneKey) -> BatchLimits {
+        let smallest = |known: Option<u64>, learned: Option<u64>| known.into_iter().chain(learned).min();
+        let overtake = false;
         self.context.provider(lane).map_or(
-            BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None },
+            BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None, overtake },
             |provider| {
                 let capability = provider.capability();
                 BatchLimits {
                     requests: usize::try_from(capability.max_requests).unwrap_or(usize::MAX).max(1),
-                    bytes: capability.max_bytes,
+                    bytes: smallest(Some(capability.max_bytes), self.quotas.bytes(lane)).unwrap_or(u64::MAX),
                     inputs: capability.max_embedding_inputs,
-                    tokens: capability.in_flight_tokens,
+                    tokens: smallest(capability.in_flight_tokens, self.quotas.tokens(lane)),
+                    overtake,
                 }
             },
         )
@@ -228,48 +273,90 @@ impl Dispatcher {
             return;
         }
         let now = Instant::now();
-        let keys: Vec<Arc<LaneKey>> = self.lanes.keys().cloned().collect();
-        for key in keys {
-            let limits = self.limits(&key);
+        // Where lanes share a limit, whoever waits longest goes first.
+        let mut keys: Vec<_> =
+            self.lanes.iter().map(|(key, lane)| (lane.queue.oldest_accepted_at(), Arc::clone(key))).collect();
+        keys.sort_unstable_by_key(|(oldest, _)| *oldest);
+        for (_, key) in keys {
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
             if lane.held_back.as_ref().is_some_and(|(until, _)| *until > now) {
                 continue;
             }
             lane.held_back = None;
-            while let Some(room) = self.room(&key, &limits)
-                && let Some(lane) = self.lanes.get_mut(&key)
-                && let Some(batch) = lane.queue.take(now, self.timing, &room)
-            {
-                let tokens = estimated_tokens(batch.iter().map(|queued| queued.line_bytes).sum());
-                lane.open_batches += 1;
-                lane.tokens_in_flight += tokens;
+            lane.short_since.take_if(|_| lane.queue.len() == 0);
+            while let Some(batch) = self.next_batch(&key, now) {
+                let bytes = batch.iter().map(|queued| queued.line_bytes).sum();
+                let tokens = estimated_tokens(bytes);
+                if let Some(lane) = self.lanes.get_mut(&key) {
+                    lane.open_batches += 1;
+                    lane.tokens_in_flight += tokens;
+                }
+                self.quotas.created(&key, now);
+                self.quotas.taken(&key, bytes);
                 self.context.queued.fetch_sub(u64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
                 run::start_new(&self.context, Arc::clone(&key), batch, tokens);
-            }
-            if self.room(&key, &limits).is_none()
-                && let Some(lane) = self.lanes.get_mut(&key)
-            {
-                // `Ended` wakes it; the time only bounds the wait.
-                lane.held_back = Some((now + Duration::from_secs(60), NO_ROOM.to_owned()));
             }
         }
         self.lanes.retain(|_, lane| lane.queue.len() > 0 || lane.open_batches > 0);
     }
 
-    /// The limits of a lane's next batch, or none while the provider's queue has no room worth a batch. The queue is one
-    /// for all endpoints of a credential and model (providers.md, section 1.8); with nothing of them in flight there is
-    /// always room: the provider decides.
-    fn room(&self, key: &LaneKey, limits: &BatchLimits) -> Option<BatchLimits> {
+    /// The next batch of a lane, if it is due and the provider has room for it; otherwise notes why the lane waits.
+    fn next_batch(&mut self, key: &Arc<LaneKey>, now: Instant) -> Option<Vec<Queued>> {
+        let limits = self.limits(key);
+        self.lanes.get(key)?.queue.due_at(self.timing, &limits).filter(|due| *due <= now)?;
+        let per_hour = self.context.provider(key).and_then(|provider| provider.capability().batches_per_hour);
+        let wait = self.quotas.next_creation(key, per_hour, now);
+        let room = self.room(key, &limits, now);
+        let lane = self.lanes.get_mut(key)?;
+        if let Some(until) = wait {
+            lane.held_back = Some((until, HeldBack::BatchesPerHour));
+            return None;
+        }
+        let first = lane.queue.first()?.id;
+        let batch = room.and_then(|room| lane.queue.take(now, self.timing, &room));
+        if batch.as_ref().is_some_and(|batch| batch.iter().any(|queued| queued.id == first)) {
+            lane.short_since = None;
+        } else {
+            lane.short_since.get_or_insert(now);
+        }
+        if batch.is_none() {
+            // `Ended` wakes it; the time only bounds the wait.
+            lane.held_back = Some((now + Duration::from_secs(60), HeldBack::InFlightTokens));
+        }
+        batch
+    }
+
+    /// Batches and estimated tokens that a lane's credential and model have at the provider. The queue there is one for all
+    /// endpoints (providers.md, section 1.8).
+    fn in_pool(&self, key: &LaneKey) -> (u64, u64) {
+        let sharing = self.lanes.iter().filter(|(other, _)| share_pool(other, key));
+        sharing.fold((0, 0), |(open, tokens), (_, lane)| (open + lane.open_batches, tokens + lane.tokens_in_flight))
+    }
+
+    /// The limits of a lane's next batch, or none while the provider's queue has no room worth a batch. With nothing of
+    /// the credential and model in flight there is always room: the provider decides. Who is short of room is passed by
+    /// for a while, by smaller requests and by younger lanes, and then by nobody.
+    fn room(&self, key: &LaneKey, limits: &BatchLimits, now: Instant) -> Option<BatchLimits> {
         let Some(most) = limits.tokens else { return Some(*limits) };
-        let shares = |other: &LaneKey| {
-            other.provider == key.provider && other.account == key.account && other.model == key.model
-        };
-        let sharing = self.lanes.iter().filter(|(other, _)| shares(other));
-        let (open, in_flight) = sharing
-            .fold((0, 0), |(open, tokens), (_, lane)| (open + lane.open_batches, tokens + lane.tokens_in_flight));
+        let starving = self
+            .lanes
+            .iter()
+            .filter(|(other, lane)| share_pool(other, key) && lane.queue.len() > 0)
+            .filter_map(|(other, lane)| Some((lane.short_since.filter(|since| *since + OVERTAKEN_FOR <= now)?, other)))
+            .min();
+        if starving.as_ref().is_some_and(|(_, other)| ***other != *key) {
+            return None;
+        }
+        let (open, in_flight) = self.in_pool(key);
         let room = most.saturating_sub(in_flight);
-        let queued = self.lanes.get(key).map_or(0, |lane| estimated_tokens(lane.queue.bytes()));
-        (open == 0 || queued <= room || room >= most / 4).then_some(BatchLimits { tokens: Some(room), ..*limits })
+        let queue = &self.lanes.get(key)?.queue;
+        if open == 0 {
+            return Some(BatchLimits { tokens: Some(room), ..*limits });
+        }
+        let first_fits = queue.first().is_some_and(|first| estimated_tokens(first.line_bytes) <= room);
+        let is_worth_it = estimated_tokens(queue.bytes()) <= room || room >= most / 4 || starving.is_some();
+        let may_leave = is_worth_it && (first_fits || starving.is_none());
+        may_leave.then_some(BatchLimits { tokens: Some(room), overtake: true, ..*limits })
     }
 
     fn publish(&self) {
@@ -282,12 +369,11 @@ impl Dispatcher {
                 queued_bytes: lane.queue.bytes(),
                 oldest_queued_at: lane.queue.oldest_accepted_at(),
                 open_batches: lane.open_batches,
-                held_back: lane.held_back.as_ref().map(|(_, reason)| reason.clone()),
+                held_back: lane.held_back.map(|(_, reason)| reason),
+                token_ceiling: self.limits(key).tokens,
             })
             .collect();
         lanes.sort_by(|left, right| left.lane.cmp(&right.lane));
         *self.context.lanes.write() = lanes;
     }
 }
-
-const NO_ROOM: &str = "in_flight_tokens is used up";

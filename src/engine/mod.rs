@@ -8,6 +8,7 @@
 //! through the same handle.
 
 mod accounts;
+mod bisect;
 mod charge;
 mod collect;
 mod context;
@@ -26,12 +27,15 @@ pub mod orphans;
 mod outcome;
 mod plan;
 mod poll;
+mod quota;
 mod recorder;
 mod recover;
 mod rescue;
+mod retries;
 mod run;
 mod settle;
 mod submit;
+mod validation;
 pub mod view;
 pub mod waiters;
 mod watchdog;
@@ -48,6 +52,7 @@ use crate::domain::ids::{BatchId, IdSource, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
+use crate::engine::bisect::Suspects;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
@@ -55,6 +60,7 @@ use crate::engine::keys::IdempotencyKeys;
 use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
+use crate::engine::retries::Retries;
 use crate::engine::settle::queued_of;
 use crate::engine::waiters::{Answer, Waiters};
 use crate::store::{Account, Finish, NewRequest, OutcomeSummary, RequestRecord, SharedStore, StoreError};
@@ -62,7 +68,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
-pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, LaneView};
+pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, HeldBack, LaneView};
 
 /// Live listeners that are slower than this many changes lose the oldest.
 const EVENT_BUFFER: usize = 4_096;
@@ -116,6 +122,8 @@ impl Engine {
             live_room: LiveRoom::default(),
             live_bound: config.upstream.first_byte_timeout,
             refused: Refused::default(),
+            suspects: Suspects::default(),
+            retries: Retries::default(),
             learned: Learned::default(),
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),

@@ -12,6 +12,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
 use crate::domain::service::Fallback;
+use crate::engine::bisect::Apart;
 
 /// A request that waits for a batch: a reference, not a body, so that memory grows with their number only.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Queued {
     pub(crate) since: Instant,
     /// When it leaves for another service because a batch would be too late; none: never.
     pub(crate) leave_by: Option<Instant>,
+    /// It shares a batch with requests of the same part only, which leaves at once.
+    pub(crate) apart: Option<Apart>,
 }
 
 /// When lanes leave.
@@ -46,6 +49,8 @@ pub(crate) struct BatchLimits {
     pub(crate) inputs: u32,
     /// Estimated prompt tokens.
     pub(crate) tokens: Option<u64>,
+    /// A first request that has no room in `tokens` waits, and smaller ones pass it by. Otherwise it leaves alone.
+    pub(crate) overtake: bool,
 }
 
 /// Bytes of a line per prompt token, cautiously (providers.md, section 1.8).
@@ -144,6 +149,11 @@ impl LaneQueue {
         self.bytes
     }
 
+    /// Who leaves next.
+    pub(crate) fn first(&self) -> Option<&Queued> {
+        self.waiting.front()
+    }
+
     pub(crate) fn oldest_accepted_at(&self) -> Option<Micros> {
         self.waiting.front().map(|queued| queued.accepted_at)
     }
@@ -157,7 +167,7 @@ impl LaneQueue {
     /// When this lane is due; none: it is empty.
     pub(crate) fn due_at(&self, timing: Timing, limits: &BatchLimits) -> Option<Instant> {
         let oldest = self.waiting.front()?.since;
-        if self.flushed > 0 || self.fills(limits) {
+        if self.flushed > 0 || self.fills(limits) || self.waiting.front()?.apart.is_some() {
             return Some(oldest);
         }
         let idle_at = self.last_arrival.unwrap_or(oldest) + timing.idle;
@@ -169,28 +179,71 @@ impl LaneQueue {
         if self.due_at(timing, limits)? > now {
             return None;
         }
-        let mut batch = Vec::with_capacity(self.waiting.len().min(limits.requests));
-        let (mut bytes, mut inputs) = (0_u64, 0_u64);
+        let mut filling = Filling::of(limits);
+        if limits.overtake && self.waiting.front().is_some_and(|first| !filling.has_room(first)) {
+            return self.take_smaller(filling);
+        }
         while let Some(next) = self.waiting.front() {
-            let full = batch.len() >= limits.requests
-                || bytes.saturating_add(next.line_bytes) > limits.bytes
-                || (limits.inputs > 0 && inputs + u64::from(next.inputs) > u64::from(limits.inputs))
-                || limits.tokens.is_some_and(|most| estimated_tokens(bytes.saturating_add(next.line_bytes)) > most);
             // A request that is larger than a limit alone still leaves, alone: the provider decides.
-            if full && !batch.is_empty() {
+            if !filling.batch.is_empty() && !filling.has_room(next) {
                 break;
             }
             let Some(queued) = self.waiting.pop_front() else { break };
             self.count_out(&queued);
-            bytes = bytes.saturating_add(queued.line_bytes);
-            inputs = inputs.saturating_add(u64::from(queued.inputs));
-            batch.push(queued);
+            filling.push(queued);
         }
+        let batch = filling.batch;
         self.flushed = self.flushed.saturating_sub(batch.len());
         if self.waiting.is_empty() {
             (self.last_arrival, self.leave_by) = (None, None);
         }
         Some(batch)
+    }
+
+    /// Those behind the first one that have room, in their order.
+    fn take_smaller(&mut self, mut filling: Filling<'_>) -> Option<Vec<Queued>> {
+        let mut rest = VecDeque::with_capacity(self.waiting.len());
+        for queued in std::mem::take(&mut self.waiting) {
+            if filling.has_room(&queued) {
+                filling.push(queued);
+            } else {
+                rest.push_back(queued);
+            }
+        }
+        self.waiting = rest;
+        filling.batch.iter().for_each(|queued| self.count_out(queued));
+        self.flushed = self.flushed.min(self.waiting.len());
+        Some(filling.batch).filter(|batch| !batch.is_empty())
+    }
+}
+
+/// A batch in the making.
+struct Filling<'a> {
+    limits: &'a BatchLimits,
+    batch: Vec<Queued>,
+    bytes: u64,
+    inputs: u64,
+}
+
+impl<'a> Filling<'a> {
+    const fn of(limits: &'a BatchLimits) -> Self {
+        Self { limits, batch: Vec::new(), bytes: 0, inputs: 0 }
+    }
+
+    fn has_room(&self, next: &Queued) -> bool {
+        let bytes = self.bytes.saturating_add(next.line_bytes);
+        let inputs = self.inputs.saturating_add(u64::from(next.inputs));
+        self.batch.len() < self.limits.requests
+            && bytes <= self.limits.bytes
+            && (self.limits.inputs == 0 || inputs <= u64::from(self.limits.inputs))
+            && self.limits.tokens.is_none_or(|most| estimated_tokens(bytes) <= most)
+            && self.batch.first().is_none_or(|first| first.apart == next.apart)
+    }
+
+    fn push(&mut self, queued: Queued) {
+        self.bytes = self.bytes.saturating_add(queued.line_bytes);
+        self.inputs = self.inputs.saturating_add(u64::from(queued.inputs));
+        self.batch.push(queued);
     }
 }
 

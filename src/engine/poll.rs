@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::domain::backoff::backoff;
 use crate::engine::context::Context;
 use crate::engine::rescue::Rescue;
-use crate::engine::run::{StepError, credentials};
+use crate::engine::run::{StepError, credentials, retry_turn};
 use crate::engine::submit::record;
 use crate::store::{BatchRecord, ProviderBatch};
 use crate::upstream::provider::ProviderError;
@@ -56,6 +56,9 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
                 refused_since = None;
                 context.telemetry.poll(asked_at.elapsed());
                 note(context, batch, &mut seen, &object).await?;
+                if object.status != BatchStatus::Failed && !object.status_text.eq_ignore_ascii_case("validating") {
+                    context.suspects.passed(batch.id);
+                }
                 if object.status != BatchStatus::Running {
                     crate::crash::point("ended-seen");
                     return Ok(Ended::Final(object));
@@ -70,6 +73,7 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
                     }
                 }
                 pause = pause.max(error.retry_after().unwrap_or_default().min(Duration::from_secs(600)));
+                pause += retry_turn(context, &batch.lane);
                 context.telemetry.provider_error("poll", &error, Some(pause));
             }
         }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::domain::request::RequestState;
 use crate::engine::context::Context;
@@ -14,6 +15,7 @@ use crate::engine::settle::queued_of;
 use crate::store::{BatchRecord, RequestOptions, StoreError};
 
 const PAGE: usize = 2_000;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +42,7 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
             break;
         }
     }
+    created_lately(context).await?;
     let mut after = None;
     loop {
         let records = context.store.unfinished(after, PAGE).await?;
@@ -69,6 +72,25 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         }
     }
     Ok(found)
+}
+
+/// The batches of the last hour count against `batches_per_hour`, whatever became of them.
+async fn created_lately(context: &Context) -> Result<(), StoreError> {
+    let (now, mut after) = (context.now(), None);
+    loop {
+        let batches = context.store.batches(false, after, PAGE).await?;
+        for batch in &batches {
+            let ago = now.since(batch.created_at);
+            if ago >= HOUR {
+                return Ok(());
+            }
+            context.tell(Message::CreatedBefore { lane: Arc::clone(&batch.lane), ago });
+        }
+        after = batches.last().map(|batch| batch.id);
+        if batches.len() < PAGE {
+            return Ok(());
+        }
+    }
 }
 
 /// What a batch takes of the provider's queue; counted only where there is a limit to keep.

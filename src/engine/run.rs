@@ -19,7 +19,7 @@ use crate::engine::dispatch::Message;
 use crate::engine::plan::Queued;
 use crate::engine::poll;
 use crate::engine::submit;
-use crate::engine::view::EngineEvent;
+use crate::engine::view::{EngineEvent, HeldBack};
 use crate::store::{BatchRecord, NewBatch, StoreError};
 
 /// Why a step did not end in a new durable state.
@@ -38,7 +38,11 @@ pub(crate) fn start_new(context: &Arc<Context>, lane: Arc<LaneKey>, requests: Ve
     let shared = Arc::clone(context);
     context.tasks.spawn("new batch", async move {
         let made_room = match prepare(&shared, &lane, requests).await {
-            Some(id) => supervise(&shared, id).await,
+            Some(id) => {
+                let made_room = supervise(&shared, id).await;
+                shared.suspects.forget(id);
+                made_room
+            }
             None => false,
         };
         shared.tell(Message::Ended { lane, tokens, made_room });
@@ -66,6 +70,9 @@ async fn prepare(context: &Context, lane: &Arc<LaneKey>, requests: Vec<Queued>) 
         Ok(lines) if lines.is_empty() => None,
         Ok(lines) => {
             crash::point("intent-written");
+            if let Some(apart) = requests.into_iter().next().and_then(|first| first.apart) {
+                context.suspects.note(id, apart);
+            }
             context.telemetry.batch_prepared(id, lane, lines.len(), bytes);
             announce(context, id, BatchState::Prepared, None);
             if context.events.receiver_count() > 0 {
@@ -75,12 +82,7 @@ async fn prepare(context: &Context, lane: &Arc<LaneKey>, requests: Vec<Queued>) 
         }
         Err(error) => {
             context.telemetry.store_failed(&error);
-            give_back(
-                context,
-                lane,
-                requests,
-                Some((Duration::from_secs(5), "the store cannot be written".to_owned())),
-            );
+            give_back(context, lane, requests, Some((Duration::from_secs(5), HeldBack::Store)));
             None
         }
     }
@@ -91,7 +93,7 @@ pub(crate) fn give_back(
     context: &Context,
     lane: &Arc<LaneKey>,
     requests: Vec<Queued>,
-    hold_back: Option<(Duration, String)>,
+    hold_back: Option<(Duration, HeldBack)>,
 ) {
     requests.iter().for_each(|request| context.orphans.requeued(request.id));
     let count = u64::try_from(requests.len()).unwrap_or(0);
@@ -151,9 +153,11 @@ fn announce(context: &Context, id: BatchId, state: BatchState, provider_status: 
     context.announce(EngineEvent::Batch { id, state: state.as_str(), provider_status });
 }
 
-/// Waits for as long as the provider asked, or with growing delays; logs and counts the error. Fails when the process stops.
+/// Waits for as long as the provider asked, or with growing delays, and then for a turn among all retries of the lane's
+/// provider; logs and counts the error. Fails when the process stops.
 pub(crate) async fn wait_after(
     context: &Context,
+    lane: &LaneKey,
     operation: &'static str,
     error: &crate::upstream::provider::ProviderError,
     attempt: u32,
@@ -161,7 +165,20 @@ pub(crate) async fn wait_after(
     let grown = backoff(attempt, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64());
     let wait = error.retry_after().map_or(grown, |asked| asked.clamp(grown, Duration::from_secs(600)));
     context.telemetry.provider_error(operation, error, Some(wait));
-    if context.sleep(wait).await { Ok(()) } else { Err(StepError::Stopping) }
+    if context.sleep(wait).await && context.sleep(retry_turn(context, lane)).await {
+        Ok(())
+    } else {
+        Err(StepError::Stopping)
+    }
+}
+
+/// How long a retry waits for the others of its provider.
+pub(crate) fn retry_turn(context: &Context, lane: &LaneKey) -> Duration {
+    let wait = context.retries.turn(&lane.provider);
+    if !wait.is_zero() {
+        context.telemetry.retry_delayed();
+    }
+    wait
 }
 
 /// The credentials of a batch's lane, or why there are none.

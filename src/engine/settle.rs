@@ -12,6 +12,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::request::RequestState;
 use crate::domain::service::Service;
+use crate::engine::bisect::Apart;
 use crate::engine::charge::unreadable;
 use crate::engine::context::Context;
 use crate::engine::fallback::take_over;
@@ -19,19 +20,16 @@ use crate::engine::outcome::finish_of;
 use crate::engine::plan::Queued;
 use crate::engine::run::{StepError, give_back};
 use crate::engine::submit::record;
+use crate::engine::view::HeldBack;
 use crate::engine::waiters::Answer;
 use crate::store::ledger::Execution;
 use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
 use crate::upstream::provider::ProviderError;
-use crate::wire::batch::{BatchFault, BatchObject};
+use crate::wire::batch::BatchFault;
 use crate::wire::line::{LineOutcome, line_length};
 
 /// Requests are ended and queued again in groups, so that a large batch does not become one large transaction.
 const GROUP: usize = 1_000;
-
-/// How long a lane waits after the provider's queue was full, unless one of its own batches ends before. Shorter where
-/// batches are polled so often that this would be long.
-const QUEUE_FULL_WAIT: Duration = Duration::from_secs(30);
 
 /// An error for the callers of a batch.
 #[derive(Clone, Debug)]
@@ -52,7 +50,7 @@ pub(crate) struct Refusal {
 }
 
 /// Batch cannot serve this credential and model at all: worth remembering.
-const BATCH_REFUSED: &str = "batch_refused";
+pub(crate) const BATCH_REFUSED: &str = "batch_refused";
 /// Refusals that a live call would meet as well.
 const NO_MONEY: [&str; 3] = ["insufficient_quota", "billing_hard_limit_reached", "billing_error"];
 
@@ -127,7 +125,7 @@ impl Refusal {
     }
 
     /// A fault that is no line's own: the file was refused as a whole.
-    fn from_whole_fault(fault: &BatchFault) -> Self {
+    pub(crate) fn from_whole_fault(fault: &BatchFault) -> Self {
         let refusal = Self::from_fault(fault);
         if NO_MONEY.contains(&fault.code.as_str()) { refusal } else { refusal.or_fall_back(BATCH_REFUSED) }
     }
@@ -324,7 +322,8 @@ pub(crate) async fn requeue_or_refuse(
         let (again, spent): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
         tally.add(refuse_or_fall_back(context, batch, spent, refusal).await?);
-        tally.requeued += requeue(context, batch, again, why, None).await?;
+        let apart = context.suspects.part_of(batch.id);
+        tally.requeued += requeue(context, batch, again, why, Again { apart, ..Again::default() }).await?;
     }
     Ok(tally)
 }
@@ -350,36 +349,49 @@ pub(crate) async fn try_again(
             Some(finish_of(context, &batch.lane, (Service::Batch, Execution::Batch(batch.id)), id, outcome))
         });
         tally.answered += finish(context, batch.created_at, Some(batch.id), spent.collect()).await?;
-        tally.requeued += requeue(context, batch, again, "line_failed", None).await?;
+        tally.requeued += requeue(context, batch, again, "line_failed", Again::default()).await?;
     }
     Ok(tally)
 }
 
+/// How requests are queued again.
+#[derive(Debug, Default)]
+pub(crate) struct Again {
+    /// Their lane waits so long, and why.
+    pub(crate) hold_back: Option<(Duration, HeldBack)>,
+    /// They share their next batch with nobody else.
+    pub(crate) apart: Option<Apart>,
+}
+
 /// Back into the queue, in the store first.
-async fn requeue(
+pub(crate) async fn requeue(
     context: &Context,
     batch: &BatchRecord,
     records: Vec<RequestRecord>,
     why: &'static str,
-    hold_back: Option<(Duration, String)>,
+    how: Again,
 ) -> Result<usize, StepError> {
     let ids = records.iter().map(|record| record.request.id).collect();
     let counts = !NO_ATTEMPT.contains(&why);
     let requeued = context.store.requeue(batch.id, ids, counts).await?;
     crate::crash::point("requeued");
     let by_id: HashMap<RequestId, &RequestRecord> = records.iter().map(|record| (record.request.id, record)).collect();
-    let queued: Vec<Queued> =
-        requeued.iter().filter_map(|id| by_id.get(id)).map(|record| queued_of(&record.request)).collect();
+    let queued: Vec<Queued> = requeued
+        .iter()
+        .filter_map(|id| by_id.get(id))
+        .map(|record| Queued { apart: how.apart.clone(), ..queued_of(&record.request) })
+        .collect();
     context.telemetry.requests_requeued(queued.len(), why);
     let count = queued.len();
     if count > 0 {
-        give_back(context, &batch.lane, queued, hold_back);
+        give_back(context, &batch.lane, queued, how.hold_back);
     }
     Ok(count)
 }
 
 /// Reasons for which a line had no chance to run: they take nothing from its attempts.
-const NO_ATTEMPT: [&str; 2] = ["token_limit_exceeded", "another_line_was_refused"];
+const NO_ATTEMPT: [&str; 4] =
+    ["token_limit_exceeded", "another_line_was_refused", "search_for_a_bad_line", "file_too_large"];
 
 /// A stored request as the dispatcher holds it.
 pub(crate) fn queued_of(request: &NewRequest) -> Queued {
@@ -392,71 +404,9 @@ pub(crate) fn queued_of(request: &NewRequest) -> Queued {
         fallback: request.options.fallback(),
         since: Instant::now(),
         leave_by: None,
+        apart: None,
     }
 }
-
-/// The provider refused the whole file; nothing was executed (providers.md, sections 0 and 1.9). Named lines get their
-/// error, the rest is tried again; a full provider queue is waited for; anything else is every caller's error.
-pub(crate) async fn failed_validation(
-    context: &Arc<Context>,
-    batch: &BatchRecord,
-    object: &BatchObject,
-) -> Result<(), StepError> {
-    let lines = context.store.batch_lines(batch.id).await?;
-    let first = object.errors.first();
-    let message = first.map(|fault| fault.message.clone());
-    let queue_full = object.errors.iter().any(|fault| fault.code == "token_limit_exceeded" && fault.line.is_none());
-    let mut tally = Tally::default();
-    if queue_full {
-        let records = context.store.records(lines).await?;
-        let wait = (
-            QUEUE_FULL_WAIT.min(context.batching.poll * 3),
-            "the provider's queue is full (token_limit_exceeded)".to_owned(),
-        );
-        tally.requeued = requeue(context, batch, records, "token_limit_exceeded", Some(wait)).await?;
-        return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
-    }
-    let numbered = file_lines(batch, &context.store.records(lines.clone()).await?);
-    let named: HashMap<RequestId, &BatchFault> =
-        object.errors.iter().filter_map(|fault| Some((*numbered.get(fault.line?.checked_sub(1)?)?, fault))).collect();
-    if named.is_empty() {
-        let refusal = first.map_or_else(
-            || Refusal::own("the provider refused the batch without saying why: try again, or send the call live"),
-            Refusal::from_whole_fault,
-        );
-        let lost_file = first.is_some_and(|fault| fault.code == "invalid_request");
-        if lost_file {
-            tally = requeue_or_refuse(context, batch, &lines, "input_file_lost", &refusal).await?;
-        } else {
-            return fail_all(context, batch, &refusal).await;
-        }
-        return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
-    }
-    for (id, fault) in &named {
-        if OURS.contains(&fault.code.as_str()) {
-            tracing::error!(batch = %batch.id, code = fault.code, line = fault.line, "a batch file of ours was malformed");
-        }
-        tally.failed += refuse(context, batch, &[*id], &Refusal::from_fault(fault)).await?;
-    }
-    let rest: Vec<RequestId> = lines.into_iter().filter(|id| !named.contains_key(id)).collect();
-    let records = context.store.records(rest).await?;
-    tally.requeued = requeue(context, batch, records, "another_line_was_refused", None).await?;
-    end_batch(context, batch, BatchEvent::Fail, tally, message).await
-}
-
-/// The lines of the uploaded file, as the provider numbers them: requests that had ended, or had gone to live calls,
-/// before were left out of it.
-fn file_lines(batch: &BatchRecord, lines: &[RequestRecord]) -> Vec<RequestId> {
-    let was_left_out = |record: &RequestRecord| {
-        let called = record.live.map(|live| live.since);
-        let ended = record.finished_at.filter(|_| record.state.is_terminal());
-        called.into_iter().chain(ended).min().zip(batch.submitted_at).is_some_and(|(gone, submitted)| gone <= submitted)
-    };
-    lines.iter().filter(|record| !was_left_out(record)).map(|record| record.request.id).collect()
-}
-
-/// Faults that only nightbus itself can have made.
-const OURS: [&str; 5] = ["duplicate_custom_id", "mismatched_model", "invalid_json_line", "invalid_url", "empty_file"];
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use crate::engine::input_file::stream_lines;
 use crate::engine::rescue::{self, Rescue};
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal};
+use crate::engine::validation;
 use crate::store::{BatchRecord, BatchUpdate, ProviderBatch};
 use crate::upstream::provider::{BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, Sought};
 use crate::wire::batch::BatchObject;
@@ -43,6 +44,9 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
     if lines.is_empty() {
         return record(context, batch, Some(BatchEvent::Fail), ProviderBatch::default()).await;
     }
+    // The provider numbers the file's lines: what is left out of it must not be counted.
+    let count = usize::try_from(batch.line_count).unwrap_or(usize::MAX);
+    let left = (lines.len() < count).then(|| lines.to_vec());
     if provider.capability().inline {
         record(context, batch, Some(BatchEvent::Upload), ProviderBatch::default()).await?;
         crash::point("uploaded");
@@ -60,16 +64,21 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
             Ok(file_id) => {
                 crash::point("uploaded-before-record");
                 let details = ProviderBatch { input_file_id: Some(file_id), ..ProviderBatch::default() };
-                record(context, batch, Some(BatchEvent::Upload), details).await?;
+                write(context, batch, Some(BatchEvent::Upload), details, left).await?;
                 crash::point("uploaded");
                 return Ok(());
+            }
+            Err(error) if error.is_too_large() => {
+                context.telemetry.provider_error("upload", &error, None);
+                return validation::too_large(context, batch, length, &error).await;
             }
             Err(error) if error.is_lasting() => {
                 context.telemetry.provider_error("upload", &error, None);
                 return settle::fail_all(context, batch, &Refusal::from_provider(&error)).await;
             }
             Err(error) => {
-                if let Some(waited) = before(in_time, wait_after(context, "upload", &error, attempt)).await {
+                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "upload", &error, attempt)).await
+                {
                     waited?;
                 }
             }
@@ -133,6 +142,11 @@ pub(crate) async fn create(
                 crash::point("created-before-record");
                 return created(context, batch, &object, started).await;
             }
+            Err(error) if error.is_too_large() && provider.capability().inline => {
+                context.telemetry.provider_error("create", &error, None);
+                let (_, length) = measure(context, batch, context.store.batch_lines(batch.id).await?).await?;
+                return validation::too_large(context, batch, length, &error).await;
+            }
             Err(error) if error.is_lasting() => {
                 context.telemetry.provider_error("create", &error, None);
                 return settle::fail_all(context, batch, &Refusal::from_provider(&error)).await;
@@ -140,7 +154,8 @@ pub(crate) async fn create(
             Err(error) => {
                 unsettled |= error.may_have_taken_effect();
                 let in_time = rescue::too_late_in(context, batch).map(|left| Instant::now() + left);
-                if let Some(waited) = before(in_time, wait_after(context, "create", &error, attempt)).await {
+                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "create", &error, attempt)).await
+                {
                     waited?;
                 }
             }
@@ -224,7 +239,9 @@ async fn look_up(
             }
             // While it cannot be settled, the requests wait: creating again could buy twice.
             Err(error) => {
-                if let Some(waited) = before(in_time, wait_after(context, "look-up", &error, attempt)).await {
+                if let Some(waited) =
+                    before(in_time, wait_after(context, &batch.lane, "look-up", &error, attempt)).await
+                {
                     waited?;
                 }
                 attempt += 1;
@@ -258,8 +275,19 @@ pub(crate) async fn record(
     event: Option<BatchEvent>,
     provider: ProviderBatch,
 ) -> Result<(), StepError> {
+    write(context, batch, event, provider, None).await
+}
+
+/// The same; `lines`: those that the uploaded file really has, where some were left out.
+async fn write(
+    context: &Context,
+    batch: &BatchRecord,
+    event: Option<BatchEvent>,
+    provider: ProviderBatch,
+    lines: Option<Vec<RequestId>>,
+) -> Result<(), StepError> {
     let at: Micros = context.now();
-    if !context.store.update_batch(BatchUpdate { id: batch.id, at, event, provider }).await? {
+    if !context.store.update_batch(BatchUpdate { id: batch.id, at, event, provider, lines }).await? {
         tracing::warn!(batch = %batch.id, ?event, "a change of a batch came too late and was left out");
     }
     Ok(())

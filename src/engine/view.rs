@@ -36,8 +36,49 @@ pub struct LaneView {
     pub oldest_queued_at: Option<Micros>,
     /// Batches that have not ended.
     pub open_batches: u64,
-    /// Why the lane waits although it is due (a full provider queue, for example).
-    pub held_back: Option<String>,
+    /// Why the lane waits although it is due.
+    pub held_back: Option<HeldBack>,
+    /// Estimated prompt tokens that this credential and model may have at the provider now, by configuration or as the
+    /// provider's refusals taught; none: no limit is known.
+    pub token_ceiling: Option<u64>,
+}
+
+/// Why a lane waits although it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldBack {
+    /// The provider refused a batch because its queue was full.
+    QueueFull,
+    /// What is in flight takes the tokens that are known to be allowed.
+    InFlightTokens,
+    /// So many batches were created in the last hour.
+    BatchesPerHour,
+    /// The store cannot be written.
+    Store,
+}
+
+impl HeldBack {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::QueueFull, Self::InFlightTokens, Self::BatchesPerHour, Self::Store];
+
+    /// The metric's word.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::InFlightTokens => "in_flight_tokens",
+            Self::BatchesPerHour => "batches_per_hour",
+            Self::Store => "store",
+        }
+    }
+
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "the provider's queue is full (token_limit_exceeded)",
+            Self::InFlightTokens => "in_flight_tokens is used up",
+            Self::BatchesPerHour => "batches_per_hour is used up",
+            Self::Store => "the store cannot be written",
+        }
+    }
 }
 
 /// What a flush did.

@@ -27,6 +27,7 @@ faults! {
     Quota = "quota": "create: 429 insufficient_quota, nothing exists";
     Billing = "billing": "create: 400 billing_hard_limit_reached, nothing exists";
     Upload500 = "upload-500": "upload: 500, no file exists";
+    Upload413 = "upload-413": "upload: 413, no file exists";
     UploadLost = "upload-lost": "upload: the file exists, but the connection is cut before the answer";
     UploadTimeout = "upload-timeout": "upload: the file is read and never answered, no file exists";
     Poll500 = "poll-500": "reading a batch: 500";
@@ -45,6 +46,7 @@ faults! {
     ValidationTenBad = "validation-ten-bad": "validation: up to ten good lines are called bad, with their numbers";
     ValidationAllBad = "validation-all-bad": "validation: every line is called bad";
     ValidationNoLine = "validation-no-line": "validation: fails with an error whose line is null";
+    ValidationUnnamed = "validation-unnamed": "validation: the faults of bad lines come as one error whose line is null";
     ValidationWrongLine = "validation-wrong-line": "validation: fails with a line number past the end of the file";
     ValidationTruncated = "validation-truncated": "validation: every line is bad, but the list names only the first";
     ModelNotFound = "model-not-found": "validation: model_not_found with line null";

@@ -80,7 +80,9 @@ async fn admit(state: &Arc<State>, batch: &Arc<Batch>) -> Result<(Input, PoolSha
     let (endpoint, limits) = (batch.endpoint, state.limits);
     let bytes = file.pieces.first().cloned().unwrap_or_default();
     let checked = tokio::task::spawn_blocking(move || validate::validate(&bytes, endpoint, limits)).await;
-    let input = checked.unwrap_or_else(|panic| Err(vec![LineError::whole("server_error", panic.to_string())]))?;
+    let input = checked
+        .unwrap_or_else(|panic| Err(vec![LineError::whole("server_error", panic.to_string())]))
+        .map_err(|errors| unnamed(state, errors))?;
     invented_errors(state, &input, batch)?;
     let limit = state.settings().enqueued_token_limit;
     state
@@ -94,6 +96,15 @@ async fn admit(state: &Arc<State>, batch: &Arc<Batch>) -> Result<(Input, PoolSha
         tokens: input.tokens,
     };
     Ok((input, share))
+}
+
+/// The list as it is, or as a provider gives it that does not say which line it means.
+fn unnamed(state: &State, mut errors: Vec<LineError>) -> Vec<LineError> {
+    if errors.iter().any(|error| error.line.is_some()) && state.faults.take(Fault::ValidationUnnamed) {
+        errors.truncate(1);
+        errors.iter_mut().for_each(|error| error.line = None);
+    }
+    errors
 }
 
 /// The errors that faults bring upon a valid file.

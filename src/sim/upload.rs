@@ -24,6 +24,9 @@ pub(super) async fn upload(state: &State, account: &Account, headers: &HeaderMap
     if state.faults.take(Fault::Upload500) {
         return Err(ApiFailure::server().into());
     }
+    if state.faults.take(Fault::Upload413) {
+        return Err(ApiFailure::invalid(413, None, None, "The file is larger than an injected fault allows.").into());
+    }
     if state.faults.take(Fault::UploadTimeout) {
         std::future::pending::<()>().await;
     }

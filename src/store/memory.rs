@@ -404,6 +404,10 @@ impl StoredBatch {
         record.submitted_at = progress.submitted_at;
         record.ended_at = progress.ended_at;
         record.provider = progress.provider;
+        if let Some(lines) = update.lines.as_ref().filter(|_| legal) {
+            record.line_count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+            self.lines.clone_from(lines);
+        }
         legal
     }
 }

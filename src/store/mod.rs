@@ -211,6 +211,9 @@ pub struct BatchUpdate {
     pub event: Option<BatchEvent>,
     /// The details that became known.
     pub provider: ProviderBatch,
+    /// The lines that really are in the uploaded file, in its order, where some had ended before: from now on the
+    /// batch's only lines.
+    pub lines: Option<Vec<RequestId>>,
 }
 
 /// An upstream credential with the headers that belong to it. Sealed at rest.

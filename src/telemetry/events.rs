@@ -105,6 +105,11 @@ impl Telemetry {
         self.inner.metrics.provider_errors.get_or_create(&ByOperation { operation }).inc();
     }
 
+    /// A retry waits because its provider has many of them.
+    pub fn retry_delayed(&self) {
+        self.inner.metrics.retries_delayed.inc();
+    }
+
     /// A result line answers nobody: unknown id, duplicate, truncated, not JSON.
     pub fn line_unusable(&self, batch: BatchId, why: &'static str) {
         tracing::warn!(%batch, why, "result line cannot be used");

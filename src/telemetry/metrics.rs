@@ -38,6 +38,8 @@ label!(/// A stable error code.
     ByCode { code: &'static str });
 label!(/// Why.
     ByReason { reason: String });
+label!(/// Why, of a closed set.
+    ByWhy { reason: &'static str });
 label!(/// Whose answer, and its class (`2xx`).
     ByProvider { provider: String, status: &'static str });
 label!(/// A batch's state.
@@ -113,6 +115,8 @@ pub(super) struct Metrics {
     queued_bytes: Gauge,
     oldest_queued: Seconds,
     lanes: Gauge,
+    held_back: Family<ByWhy, Gauge>,
+    pub(super) retries_delayed: Counter,
     batches: Family<ByState, Gauge>,
     store_bytes: Gauge,
     resident: Gauge,
@@ -180,6 +184,8 @@ impl Metrics {
             queued_bytes: Gauge::default(),
             oldest_queued: Seconds::default(),
             lanes: Gauge::default(),
+            held_back: Family::default(),
+            retries_delayed: Counter::default(),
             batches: Family::default(),
             store_bytes: Gauge::default(),
             resident: Gauge::default(),
@@ -237,6 +243,7 @@ impl Metrics {
             self.oldest_queued.clone(),
         );
         own.register("lanes", "Lanes with something queued or in flight", self.lanes.clone());
+        own.register("lanes_held_back", "Lanes that are due and wait", self.held_back.clone());
         own.register("held_connections", "Connections that wait for an answer", self.held_connections.clone());
     }
 
@@ -255,6 +262,11 @@ impl Metrics {
         );
         own.register("harvest_lines", "Result lines made durable", self.harvest_lines.clone());
         own.register("provider_errors", "Exchanges with a provider that failed", self.provider_errors.clone());
+        own.register(
+            "retries_delayed",
+            "Retries that waited for others of their provider",
+            self.retries_delayed.clone(),
+        );
         own.register("unusable_lines", "Result lines that answer nobody", self.unusable_lines.family.clone());
     }
 
@@ -279,6 +291,9 @@ impl Metrics {
         self.oldest_queued.set(gauges.oldest_queued_seconds);
         self.lanes.set(signed(gauges.lanes));
         self.store_bytes.set(signed(gauges.store_bytes));
+        for (reason, count) in &gauges.held_back {
+            self.held_back.get_or_create(&ByWhy { reason }).set(signed(*count));
+        }
         for state in BatchState::ALL.into_iter().filter(|state| !state.is_terminal()) {
             let state = state.as_str();
             let count = gauges.batches.iter().find(|(name, _)| *name == state).map_or(0, |(_, count)| *count);

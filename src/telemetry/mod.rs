@@ -42,6 +42,8 @@ pub struct Gauges {
     pub oldest_queued_seconds: f64,
     /// Lanes with something queued or in flight.
     pub lanes: u64,
+    /// Lanes that wait although they are due, by reason: all reasons, each with its number.
+    pub held_back: Vec<(&'static str, u64)>,
     /// Open batches by state.
     pub batches: Vec<(&'static str, u64)>,
     /// Bytes the store takes on disk.

@@ -51,6 +51,7 @@ fn every_event_shows_on_the_page() {
         queued_bytes: 34,
         oldest_queued_seconds: 1.5,
         lanes: 2,
+        held_back: vec![("queue_full", 1)],
         batches: vec![("submitted", 3)],
         store_bytes: 8192,
     });
@@ -67,6 +68,7 @@ fn every_event_shows_on_the_page() {
         ("nightbus_passthrough_marked_total{reason=\"endpoint\"}", 1.0),
         ("nightbus_ledger_lost_calls_total", 6.0),
         ("nightbus_batch_lines_sum", 300.0),
+        ("nightbus_lanes_held_back{reason=\"queue_full\"}", 1.0),
         ("nightbus_batches_submitted_total", 1.0),
         ("nightbus_batches_ended_total{state=\"completed\"}", 1.0),
         ("nightbus_submit_seconds_count", 1.0),

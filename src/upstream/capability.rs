@@ -16,6 +16,8 @@ pub struct Capability {
     pub max_embedding_inputs: u32,
     /// Enqueued prompt tokens per credential and model, if a limit is known.
     pub in_flight_tokens: Option<u64>,
+    /// Batches that one credential may create within an hour, if a limit is known.
+    pub batches_per_hour: Option<u32>,
     /// The lines are in the call that creates the batch: there are no files, and no metadata that could name it.
     pub inline: bool,
     /// Endpoints that can be batched.
@@ -46,6 +48,7 @@ impl Capability {
                 .min(batching.max_bytes.unwrap_or(u64::MAX))
                 .saturating_sub(frame_length(provider.kind.api())),
             in_flight_tokens: smallest(provider.in_flight_tokens.or(kind.in_flight_tokens), batching.in_flight_tokens),
+            batches_per_hour: provider.batches_per_hour.or(kind.batches_per_hour),
             endpoints: provider
                 .endpoints
                 .as_ref()
@@ -66,6 +69,7 @@ impl Capability {
                 max_bytes: 256_000_000,
                 max_embedding_inputs: 0,
                 in_flight_tokens: None,
+                batches_per_hour: None,
                 inline: true,
                 endpoints: Endpoint::of_api(Api::Anthropic),
                 flex_endpoints: Vec::new(),
@@ -77,6 +81,7 @@ impl Capability {
                 max_bytes: 200_000_000,
                 max_embedding_inputs: 50_000,
                 in_flight_tokens: None,
+                batches_per_hour: Some(2_000),
                 inline: false,
                 endpoints: Endpoint::of_api(Api::OpenAi),
                 flex_endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],

@@ -219,6 +219,11 @@ impl ProviderError {
         matches!(self, Self::Refused { operation: UPLOAD | SUBMIT, status: 404 | 405 | 501, .. })
     }
 
+    /// Whether the call's body is larger than what the provider, or something on the way to it, takes.
+    pub const fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused { status: 413, .. })
+    }
+
     /// Whether the thing asked for is not there.
     pub const fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })

@@ -1,8 +1,9 @@
 use super::*;
 use crate::domain::ids::IdSource;
+use crate::engine::bisect::Suspects;
 
 const TIMING: Timing = Timing { idle: Duration::from_secs(5), max_age: Duration::from_secs(60) };
-const LIMITS: BatchLimits = BatchLimits { requests: 10, bytes: 1_000, inputs: 100, tokens: None };
+const LIMITS: BatchLimits = BatchLimits { requests: 10, bytes: 1_000, inputs: 100, tokens: None, overtake: false };
 
 struct Bench {
     ids: IdSource,
@@ -29,6 +30,7 @@ impl Bench {
             fallback: Fallback::default(),
             since: self.at(seconds),
             leave_by: None,
+            apart: None,
         }
     }
 
@@ -122,6 +124,35 @@ async fn what_comes_back_goes_first_and_a_withdrawn_request_is_gone() {
     let batch = bench.lane.take(now, TIMING, &LIMITS).unwrap();
     assert_eq!(batch.iter().map(|queued| queued.id).collect::<Vec<_>>(), [early.id]);
     assert_eq!(bench.lane.bytes(), 0);
+}
+
+#[tokio::test]
+async fn who_has_no_room_in_tokens_is_passed_by_or_leaves_alone() {
+    let mut bench = Bench::new();
+    for bytes in [900, 60, 600, 90] {
+        bench.arrive(0, bytes, 0);
+    }
+    let lines = |batch: Option<Vec<Queued>>| batch.map(|all| all.iter().map(|one| one.line_bytes).collect::<Vec<_>>());
+    let now = bench.at(10);
+    let short = BatchLimits { tokens: Some(60), overtake: true, ..LIMITS };
+    assert_eq!(lines(bench.lane.take(now, TIMING, &short)), Some(vec![60, 90]));
+    assert_eq!(lines(bench.lane.take(now, TIMING, &short)), None);
+    assert_eq!((bench.lane.len(), bench.lane.bytes()), (2, 1_500));
+    assert_eq!(lines(bench.lane.take(now, TIMING, &BatchLimits { overtake: false, ..short })), Some(vec![900]));
+}
+
+#[tokio::test]
+async fn parts_of_a_search_leave_at_once_and_with_nobody_else() {
+    let mut bench = Bench::new();
+    let ids = IdSource::default();
+    let parts = Suspects::default().halve(ids.batch_id(Micros(0), 0), 4).unwrap();
+    bench.arrive(0, 10, 0);
+    for part in parts {
+        let two = (0..2).map(|_| Queued { apart: Some(part.clone()), ..bench.queued(0, 10, 0, 0) }).collect();
+        bench.lane.push_front(two);
+    }
+    assert_eq!(bench.batches(0), [2, 2], "those around them wait for their time");
+    assert_eq!(bench.batches(60), [1]);
 }
 
 proptest::proptest! {

@@ -110,7 +110,19 @@ pub(super) fn update(session: &Session<'_>, update: &BatchUpdate) -> rusqlite::R
             provider.error_file_id,
             provider.error,
         ])?;
+    if let Some(lines) = &update.lines {
+        replace_lines(session.connection, sequence, lines)?;
+    }
     Ok(true)
+}
+
+fn replace_lines(connection: &Connection, sequence: i64, lines: &[RequestId]) -> rusqlite::Result<()> {
+    let ids: Vec<u8> = lines.iter().flat_map(RequestId::as_bytes).copied().collect();
+    connection.prepare_cached("UPDATE batch_lines SET lines = ?2 WHERE seq = ?1")?.execute(params![sequence, ids])?;
+    connection
+        .prepare_cached("UPDATE batches SET line_count = ?2 WHERE seq = ?1")?
+        .execute(params![sequence, i64::try_from(lines.len()).unwrap_or(i64::MAX)])?;
+    Ok(())
 }
 
 /// One batch.

@@ -1,0 +1,227 @@
+//! How much a provider takes: what its refusals taught, over what is configured. Pure: time is a parameter.
+//!
+//! Prompt tokens in its queue are counted for each credential and model, batches per hour and the size of a file for each
+//! credential (providers.md, section 1.8). In memory only: after a restart one more refusal teaches the same. Owned by
+//! `dispatch`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::lane::{Fingerprint, LaneKey};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+/// Halving ends here: a full queue that others fill must not shrink our batches to nothing.
+const LEAST_TOKENS: u64 = 1_000;
+/// Accepted batches make a learned ceiling larger by this part.
+const GROWTH: u64 = 4;
+/// How long a limit that the provider named counts as its limit. Later it is tried whether there is more.
+const TOLD_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// Models are callers' texts: from so many on, the oldest lesson is forgotten.
+const MANY: usize = 1_024;
+
+type Pool = (Arc<str>, Fingerprint, Arc<str>);
+type Account = (Arc<str>, Fingerprint);
+
+#[derive(Clone, Copy, Debug)]
+struct Ceiling {
+    most: u64,
+    /// The provider's own number.
+    told: Option<u64>,
+    since: Instant,
+}
+
+/// All that was learned.
+#[derive(Debug, Default)]
+pub(crate) struct Quotas {
+    tokens: HashMap<Pool, Ceiling>,
+    bytes: HashMap<Account, u64>,
+    created: HashMap<Account, VecDeque<Instant>>,
+}
+
+fn pool(lane: &LaneKey) -> Pool {
+    (Arc::clone(&lane.provider), lane.account, Arc::clone(&lane.model))
+}
+
+fn account(lane: &LaneKey) -> Account {
+    (Arc::clone(&lane.provider), lane.account)
+}
+
+/// Whether two lanes share the provider's queue.
+pub(crate) fn share_pool(one: &LaneKey, other: &LaneKey) -> bool {
+    one.provider == other.provider && one.account == other.account && one.model == other.model
+}
+
+/// The number in "Limit: 2,000,000 enqueued tokens" (providers.md, section 1.9).
+pub(crate) fn told_limit(message: &str) -> Option<u64> {
+    let (_, rest) = message.split_once("Limit:")?;
+    let digits: String = rest
+        .trim_start()
+        .chars()
+        .take_while(|letter| letter.is_ascii_digit() || matches!(letter, ',' | '_'))
+        .filter(char::is_ascii_digit)
+        .collect();
+    digits.parse().ok()
+}
+
+impl Quotas {
+    /// Prompt tokens that may be in the lane's queue; none: nothing was learned.
+    pub(crate) fn tokens(&self, lane: &LaneKey) -> Option<u64> {
+        self.tokens.get(&pool(lane)).map(|ceiling| ceiling.most)
+    }
+
+    /// A batch was refused because the queue was full, with so many tokens of ours in flight, its own among them. The
+    /// provider's number counts where it explains the refusal; otherwise others fill the queue as well, or the estimate is
+    /// too low, and half of what was too much is tried.
+    pub(crate) fn queue_full(&mut self, lane: &LaneKey, told: Option<u64>, in_flight: u64, now: Instant) -> u64 {
+        let halved = (in_flight / 2).max(LEAST_TOKENS);
+        let most = told.map_or(halved, |told| if in_flight > told { told } else { halved.min(told) });
+        if self.tokens.len() >= MANY
+            && let Some(oldest) =
+                self.tokens.iter().min_by_key(|(_, ceiling)| ceiling.since).map(|(key, _)| key.clone())
+        {
+            self.tokens.remove(&oldest);
+        }
+        self.tokens.insert(pool(lane), Ceiling { most, told, since: now });
+        most
+    }
+
+    /// A batch was in the queue to its end, with so many tokens in flight: a ceiling that was nearly reached may be higher.
+    pub(crate) fn accepted(&mut self, lane: &LaneKey, in_flight: u64, now: Instant) {
+        let Some(ceiling) = self.tokens.get_mut(&pool(lane)) else { return };
+        if in_flight < ceiling.most / 2 {
+            return;
+        }
+        let bound = ceiling.told.filter(|_| now.saturating_duration_since(ceiling.since) < TOLD_FOR);
+        let grown = ceiling.most.saturating_add((ceiling.most / GROWTH).max(1));
+        ceiling.most = bound.map_or(grown, |bound| grown.min(bound));
+    }
+
+    /// Bytes that a file of this credential may have; none: nothing was learned.
+    pub(crate) fn bytes(&self, lane: &LaneKey) -> Option<u64> {
+        self.bytes.get(&account(lane)).copied()
+    }
+
+    /// A file was too large; from now on they have at most `most` bytes.
+    pub(crate) fn too_large(&mut self, lane: &LaneKey, most: u64) {
+        let known = self.bytes.entry(account(lane)).or_insert(most);
+        *known = (*known).min(most);
+    }
+
+    /// A batch of so many bytes was taken.
+    pub(crate) fn taken(&mut self, lane: &LaneKey, bytes: u64) {
+        if let Some(most) = self.bytes.get_mut(&account(lane)).filter(|most| bytes >= **most / 2) {
+            *most = most.saturating_add(*most / GROWTH);
+        }
+    }
+
+    /// A batch is created now, or was at `at`.
+    pub(crate) fn created(&mut self, lane: &LaneKey, at: Instant) {
+        let recent = self.created.entry(account(lane)).or_default();
+        // What an earlier run created is told newest first.
+        if recent.front().is_some_and(|first| at < *first) {
+            return recent.push_front(at);
+        }
+        while recent.front().is_some_and(|first| *first + HOUR <= at) {
+            recent.pop_front();
+        }
+        recent.push_back(at);
+    }
+
+    /// When the next batch may be created, if not now.
+    pub(crate) fn next_creation(&mut self, lane: &LaneKey, per_hour: Option<u32>, now: Instant) -> Option<Instant> {
+        let most = usize::try_from(per_hour?).unwrap_or(usize::MAX).max(1);
+        let recent = self.created.get_mut(&account(lane))?;
+        while recent.front().is_some_and(|at| *at + HOUR <= now) {
+            recent.pop_front();
+        }
+        // The one whose hour has to be over for another to have a place.
+        let at = recent.len().checked_sub(most).and_then(|index| recent.get(index))?;
+        Some(*at + HOUR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::lane::Endpoint;
+
+    fn lane(model: &str) -> LaneKey {
+        LaneKey {
+            provider: "openai".into(),
+            account: Fingerprint([1; 16]),
+            endpoint: Endpoint::Responses,
+            model: model.into(),
+            deadline_class: 0,
+        }
+    }
+
+    #[test]
+    fn the_limit_is_read_from_the_refusal() {
+        let text = "Enqueued token limit reached for gpt-6-luna in organization org-x. Limit: 2,000,000 enqueued tokens. \
+                    Please try again once some in_progress batches have been completed.";
+        assert_eq!(told_limit(text), Some(2_000_000));
+        assert_eq!(told_limit("Limit: 90 enqueued"), Some(90));
+        for text in ["", "Limit:", "Limit: none", "limit 7", "Limit: 99999999999999999999999"] {
+            assert_eq!(told_limit(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_told_limit_counts_and_an_unexplained_refusal_halves() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        assert_eq!(quotas.tokens(&lane("m")), None);
+        assert_eq!(quotas.queue_full(&lane("m"), Some(90_000), 200_000, now), 90_000);
+        assert_eq!((quotas.tokens(&lane("m")), quotas.tokens(&lane("n"))), (Some(90_000), None));
+        // Within the limit and refused all the same: others fill the queue.
+        assert_eq!(quotas.queue_full(&lane("m"), Some(90_000), 80_000, now), 40_000);
+        assert_eq!(quotas.queue_full(&lane("m"), None, 40_000, now), 20_000);
+        assert_eq!(quotas.queue_full(&lane("m"), None, 12, now), LEAST_TOKENS);
+        assert_eq!(quotas.queue_full(&lane("m"), Some(700), 300, now), 700, "the provider's number is never exceeded");
+    }
+
+    #[test]
+    fn a_ceiling_grows_while_it_is_used_and_passes_a_told_limit_only_after_a_day() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        quotas.queue_full(&lane("m"), Some(10_000), 8_000, now);
+        quotas.accepted(&lane("m"), 1_999, now);
+        assert_eq!(quotas.tokens(&lane("m")), Some(4_000), "it was not nearly reached");
+        quotas.accepted(&lane("m"), 2_000, now);
+        assert_eq!(quotas.tokens(&lane("m")), Some(5_000));
+        (0..20).for_each(|_| quotas.accepted(&lane("m"), 10_000, now));
+        assert_eq!(quotas.tokens(&lane("m")), Some(10_000));
+        quotas.accepted(&lane("m"), 10_000, now + TOLD_FOR);
+        assert_eq!(quotas.tokens(&lane("m")), Some(12_500));
+    }
+
+    #[test]
+    fn batches_per_hour_is_a_sliding_window() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        for at in 0..3 {
+            assert_eq!(quotas.next_creation(&lane("m"), Some(3), now + minute * at), None);
+            quotas.created(&lane("m"), now + minute * at);
+        }
+        assert_eq!(quotas.next_creation(&lane("n"), Some(3), now + minute * 3), Some(now + HOUR), "of all models");
+        assert_eq!(quotas.next_creation(&lane("m"), None, now + minute * 3), None, "no limit is known");
+        assert_eq!(quotas.next_creation(&lane("m"), Some(3), now + HOUR), None);
+        quotas.created(&lane("m"), now + HOUR);
+        assert_eq!(quotas.next_creation(&lane("m"), Some(3), now + HOUR), Some(now + HOUR + minute));
+        // More than the limit, after it was lowered: all of them count.
+        assert_eq!(quotas.next_creation(&lane("m"), Some(1), now + HOUR), Some(now + HOUR * 2));
+    }
+
+    #[test]
+    fn a_file_that_was_too_large_bounds_the_next_ones() {
+        let mut quotas = Quotas::default();
+        quotas.too_large(&lane("m"), 1_000);
+        quotas.too_large(&lane("n"), 4_000);
+        assert_eq!(quotas.bytes(&lane("n")), Some(1_000));
+        quotas.taken(&lane("m"), 499);
+        assert_eq!(quotas.bytes(&lane("m")), Some(1_000));
+        quotas.taken(&lane("m"), 900);
+        assert_eq!(quotas.bytes(&lane("m")), Some(1_250));
+    }
+}
