@@ -64,6 +64,8 @@ impl Bench {
             body_hash: Fingerprint([2; 16]),
             idempotency: None,
             body_len: 9,
+            template: None,
+            most_output: None,
         }
     }
 
@@ -139,6 +141,8 @@ async fn what_was_accepted_comes_back(kind: StoreKind) {
         options: RequestOptions(RequestOptions::STREAM | RequestOptions::HOLD),
         idempotency: Some(Fingerprint([9; 16])),
         body_len: u32::MAX,
+        template: Some(Fingerprint([8; 16])),
+        most_output: Some(u32::MAX),
         ..bench.request()
     };
     for request in [plain, full] {

@@ -242,6 +242,8 @@ impl Desk {
             body_hash: identity.body,
             idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
+            template: None,
+            most_output: None,
         }
     }
 

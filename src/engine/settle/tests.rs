@@ -61,6 +61,8 @@ fn line_numbers_are_those_of_the_uploaded_file() {
             body_hash: Fingerprint([2; 16]),
             idempotency: None,
             body_len: 9,
+            template: None,
+            most_output: None,
         },
         state,
         submitted_at: None,
