@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc};
 
-use crate::config::{BatchingConfig, ProviderConfig};
+use crate::config::{BatchingConfig, FlightConfig, ProviderConfig};
 use crate::domain::clock::{Micros, SharedClock};
 use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
@@ -16,6 +16,7 @@ use crate::domain::pricing::PriceTable;
 use crate::engine::accounts::Accounts;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
+use crate::engine::flight::Flights;
 use crate::engine::keys::IdempotencyKeys;
 use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
@@ -56,6 +57,9 @@ pub(crate) struct Context {
     pub(crate) live_bound: Duration,
     /// What batch cannot serve.
     pub(crate) refused: Refused,
+    /// Which templates were tried, and how that went.
+    pub(crate) flights: Flights,
+    pub(crate) flight: FlightConfig,
     /// How long batches take.
     pub(crate) learned: Learned,
     /// Requests accepted and in no batch; intake refuses above the limit.

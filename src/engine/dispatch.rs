@@ -1,5 +1,7 @@
 //! The dispatcher: one task that owns all lane queues, decides when batches leave, and starts a task for each.
 
+mod gate;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,11 +35,15 @@ pub(crate) enum Message {
     Resumed { lane: Arc<LaneKey>, tokens: u64 },
     /// A batch ended. `made_room`: it had been in the provider's queue, which has room for another now.
     Ended { lane: Arc<LaneKey>, tokens: u64, made_room: bool },
+    /// A test flight has changed.
+    Flight(Fingerprint),
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     queue: LaneQueue,
+    /// What waits for a test flight's verdict.
+    parked: LaneQueue,
     open_batches: u64,
     tokens_in_flight: u64,
     held_back: Option<(Instant, String)>,
@@ -100,11 +106,12 @@ impl Dispatcher {
         match message {
             Message::Accepted(lane, queued) => {
                 if let Some(queued) = self.stays(&lane, queued) {
-                    self.lanes.entry(lane).or_default().queue.push(queued);
+                    self.enter(lane, queued);
                 }
             }
             Message::Returned { lane, requests, hold_back } => {
                 let requests = requests.into_iter().filter_map(|queued| self.stays(&lane, queued)).collect();
+                let requests = self.cleared(&lane, requests);
                 let lane = self.lanes.entry(lane).or_default();
                 lane.queue.push_front(requests);
                 if let Some((wait, reason)) = hold_back {
@@ -112,10 +119,11 @@ impl Dispatcher {
                 }
             }
             Message::Withdrawn(lane, id) => {
-                if self.lanes.get_mut(&lane).is_some_and(|lane| lane.queue.withdraw(id)) {
+                if self.lanes.get_mut(&lane).is_some_and(|lane| lane.queue.withdraw(id) || lane.parked.withdraw(id)) {
                     self.context.queued.fetch_sub(1, Ordering::Relaxed);
                 }
             }
+            Message::Flight(template) => self.flight_turned(template),
             Message::Flush(caller, reply) => {
                 let mut report = FlushReport::default();
                 for lane in self.lanes.values_mut() {
@@ -183,7 +191,7 @@ impl Dispatcher {
         }
         let now = Instant::now();
         for (key, lane) in &mut self.lanes {
-            for queued in lane.queue.take_late(now) {
+            for queued in lane.queue.take_late(now).into_iter().chain(lane.parked.take_late(now)) {
                 let Some(service) = queued.fallback.first() else { continue };
                 self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
             }
@@ -216,9 +224,9 @@ impl Dispatcher {
         self.lanes
             .iter()
             .filter_map(|(key, lane)| {
-                let due = lane.queue.due_at(self.timing, &self.limits(key))?;
-                let due = lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until));
-                Some(lane.queue.leave_by().map_or(due, |leave| leave.min(due)))
+                let due = lane.queue.due_at(self.timing, &self.limits(key));
+                let due = due.map(|due| lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until)));
+                [due, lane.queue.leave_by(), lane.parked.leave_by()].into_iter().flatten().min()
             })
             .min()
     }
@@ -253,7 +261,7 @@ impl Dispatcher {
                 lane.held_back = Some((now + Duration::from_secs(60), NO_ROOM.to_owned()));
             }
         }
-        self.lanes.retain(|_, lane| lane.queue.len() > 0 || lane.open_batches > 0);
+        self.lanes.retain(|_, lane| lane.queue.len() + lane.parked.len() > 0 || lane.open_batches > 0);
     }
 
     /// The limits of a lane's next batch, or none while the provider's queue has no room worth a batch. The queue is one
@@ -278,15 +286,20 @@ impl Dispatcher {
             .iter()
             .map(|(key, lane)| LaneView {
                 lane: Arc::clone(key),
-                queued_requests: u64::try_from(lane.queue.len()).unwrap_or(u64::MAX),
-                queued_bytes: lane.queue.bytes(),
-                oldest_queued_at: lane.queue.oldest_accepted_at(),
+                queued_requests: u64::try_from(lane.queue.len() + lane.parked.len()).unwrap_or(u64::MAX),
+                queued_bytes: lane.queue.bytes() + lane.parked.bytes(),
+                oldest_queued_at: [&lane.queue, &lane.parked].iter().filter_map(|q| q.oldest_accepted_at()).min(),
                 open_batches: lane.open_batches,
-                held_back: lane.held_back.as_ref().map(|(_, reason)| reason.clone()),
+                held_back: lane
+                    .held_back
+                    .as_ref()
+                    .map(|(_, reason)| reason.clone())
+                    .or_else(|| Self::waits_for_flight(lane.parked.len(), lane.queue.len())),
             })
             .collect();
         lanes.sort_by(|left, right| left.lane.cmp(&right.lane));
         *self.context.lanes.write() = lanes;
+        self.context.flights.publish(self.waiting());
     }
 }
 

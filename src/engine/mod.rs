@@ -15,6 +15,7 @@ pub mod deadline;
 mod dispatch;
 mod expire;
 mod fallback;
+mod flight;
 mod input_file;
 pub mod keys;
 mod learned;
@@ -44,24 +45,27 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::domain::clock::SharedClock;
-use crate::domain::ids::{BatchId, IdSource, RequestId};
+use crate::domain::ids::{BatchId, FlightId, IdSource, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
+use crate::engine::flight::Flights;
 use crate::engine::keys::IdempotencyKeys;
 use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
 use crate::engine::settle::queued_of;
 use crate::engine::waiters::{Answer, Waiters};
+use crate::store::flights::FlightRecord;
 use crate::store::{Account, Finish, NewRequest, OutcomeSummary, RequestRecord, SharedStore, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
+pub use flight::FlightDecision;
 pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, LaneView};
 
 /// Live listeners that are slower than this many changes lose the oldest.
@@ -116,6 +120,8 @@ impl Engine {
             live_room: LiveRoom::default(),
             live_bound: config.upstream.first_byte_timeout,
             refused: Refused::default(),
+            flights: Flights::default(),
+            flight: config.flight.clone(),
             learned: Learned::default(),
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -250,6 +256,16 @@ impl Engine {
     /// Live changes. Slow listeners lose the oldest.
     pub fn subscribe(&self) -> broadcast::Receiver<EngineEvent> {
         self.context.events.subscribe()
+    }
+
+    /// The last test flight of each template, newest first, with the number of requests that wait for it.
+    pub fn flights(&self) -> Vec<(FlightRecord, u64)> {
+        self.context.flights.all()
+    }
+
+    /// Lets what waits for a grounded flight go, or refuses it. When it returns the decision is durable.
+    pub async fn decide_flight(&self, id: FlightId, approve: bool) -> Result<FlightDecision, StoreError> {
+        flight::decide(&self.context, id, approve).await
     }
 
     /// Submits what is queued now: of one caller, or of all.

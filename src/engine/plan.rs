@@ -3,7 +3,7 @@
 //! A lane is due when nothing arrived for `idle`, when its oldest request waits for `max_age`, when it fills a batch,
 //! or when somebody flushed it. Requests leave in order of arrival.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,6 +29,10 @@ pub(crate) struct Queued {
     pub(crate) since: Instant,
     /// When it leaves for another service because a batch would be too late; none: never.
     pub(crate) leave_by: Option<Instant>,
+    /// What it has in common with others; none: it takes part in no test flight.
+    pub(crate) template: Option<Fingerprint>,
+    /// The most output tokens it may have, for budgets.
+    pub(crate) most_output: Option<u32>,
 }
 
 /// When lanes leave.
@@ -67,6 +71,8 @@ pub(crate) struct LaneQueue {
     leave_by: Option<Instant>,
     /// The first so many leave at the next look, due or not.
     flushed: usize,
+    /// How many there are of each template.
+    templates: HashMap<Fingerprint, usize>,
 }
 
 impl LaneQueue {
@@ -90,11 +96,48 @@ impl LaneQueue {
         self.leave_by = [self.leave_by, queued.leave_by].into_iter().flatten().min();
         self.bytes = self.bytes.saturating_add(queued.line_bytes);
         self.inputs = self.inputs.saturating_add(u64::from(queued.inputs));
+        if let Some(template) = queued.template {
+            *self.templates.entry(template).or_insert(0) += 1;
+        }
     }
 
     fn count_out(&mut self, queued: &Queued) {
         self.bytes = self.bytes.saturating_sub(queued.line_bytes);
         self.inputs = self.inputs.saturating_sub(u64::from(queued.inputs));
+        if let Some(template) = queued.template
+            && let Some(count) = self.templates.get_mut(&template)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.templates.remove(&template);
+            }
+        }
+    }
+
+    /// How many there are of a template.
+    pub(crate) fn count_of(&self, template: Fingerprint) -> usize {
+        self.templates.get(&template).copied().unwrap_or(0)
+    }
+
+    /// All templates with their numbers.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = (Fingerprint, usize)> {
+        self.templates.iter().map(|(template, count)| (*template, *count))
+    }
+
+    /// Takes out what `wanted` picks, in its order.
+    pub(crate) fn extract(&mut self, wanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let (picked, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|queued| wanted(queued));
+        self.waiting = rest.into();
+        picked.iter().for_each(|queued| self.count_out(queued));
+        self.flushed = self.flushed.min(self.waiting.len());
+        self.leave_by = self.waiting.iter().filter_map(|queued| queued.leave_by).min();
+        picked
+    }
+
+    /// Requests that have waited for something else: they leave at the next look, before all others.
+    pub(crate) fn release(&mut self, held: Vec<Queued>) {
+        self.flushed += held.len();
+        self.push_front(held);
     }
 
     /// Takes one out; whether it was here.
@@ -127,13 +170,7 @@ impl LaneQueue {
         if self.leave_by.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let is_late = |queued: &Queued| queued.leave_by.is_some_and(|at| at <= now);
-        let (late, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(is_late);
-        self.waiting = rest.into();
-        late.iter().for_each(|queued| self.count_out(queued));
-        self.flushed = self.flushed.min(self.waiting.len());
-        self.leave_by = self.waiting.iter().filter_map(|queued| queued.leave_by).min();
-        late
+        self.extract(|queued| queued.leave_by.is_some_and(|at| at <= now))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::domain::request::RequestState;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
+use crate::engine::flight;
 use crate::engine::live;
 use crate::engine::plan::estimated_tokens;
 use crate::engine::run;
@@ -26,6 +27,7 @@ pub(crate) struct Found {
 pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError> {
     context.accounts.load(&context.store).await?;
     context.learned.load(&context.store).await?;
+    context.flights.load(&context.store).await?;
     let mut found = Found::default();
     let mut after = None;
     loop {
@@ -60,6 +62,9 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         }
         for record in records.iter().filter(|record| record.state == RequestState::Queued) {
             found.queued += 1;
+            if context.flights.has_pilot(record.request.template, record.request.id) {
+                continue;
+            }
             context.queued.fetch_add(1, Ordering::Relaxed);
             context.tell(Message::Accepted(Arc::clone(&record.request.lane), queued_of(&record.request)));
         }
@@ -68,6 +73,7 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
             break;
         }
     }
+    flight::resume(context);
     Ok(found)
 }
 

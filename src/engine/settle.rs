@@ -392,6 +392,8 @@ pub(crate) fn queued_of(request: &NewRequest) -> Queued {
         fallback: request.options.fallback(),
         since: Instant::now(),
         leave_by: None,
+        template: request.template,
+        most_output: request.most_output,
     }
 }
 

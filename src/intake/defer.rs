@@ -34,6 +34,7 @@ use crate::wire::api_error::ApiError;
 use crate::wire::edit;
 use crate::wire::line::line_length;
 use crate::wire::peek::{Peek, not_in_a_line, peek, without_batch_suffix};
+use crate::wire::template::{Template, template};
 
 /// How soon a caller that polls should come back.
 pub(crate) const POLL_SECONDS: u32 = 10;
@@ -230,9 +231,18 @@ impl Desk {
         lane: LaneKey,
         line: &Bytes,
     ) -> NewRequest {
+        let Template { identity: alike, most_output } = template(call.endpoint, &call.body);
+        let flies = self.config.flight.enabled && !call.marks.no_flight;
+        let hash = |alike: Vec<u8>| {
+            let endpoint = call.endpoint.as_str().as_bytes();
+            let (provider, model) = (lane.provider.as_bytes(), lane.model.as_bytes());
+            self.engine.store().fingerprint(&[b"template", provider, &lane.account.0, endpoint, model, &alike])
+        };
         NewRequest {
             id,
             caller: call.caller,
+            template: alike.filter(|_| flies).map(hash),
+            most_output,
             lane: Arc::new(lane),
             tag: call.marks.tag.clone(),
             key: call.key.map(str::to_owned),
@@ -242,8 +252,6 @@ impl Desk {
             body_hash: identity.body,
             idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
-            template: None,
-            most_output: None,
         }
     }
 

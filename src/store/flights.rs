@@ -32,15 +32,8 @@ pub enum FlightState {
 
 impl FlightState {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Flying,
-        Self::Cleared,
-        Self::Grounded,
-        Self::Approved,
-        Self::Rejected,
-        Self::Expired,
-        Self::Aborted,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Flying, Self::Cleared, Self::Grounded, Self::Approved, Self::Rejected, Self::Expired, Self::Aborted];
 
     /// Its word in the admin API.
     pub const fn as_str(self) -> &'static str {

@@ -76,7 +76,10 @@ pub fn template(endpoint: Endpoint, body: &[u8]) -> Template {
         } else if name == "prompt" {
             // Its variables are the call's own.
             if let Ok(prompt) = serde_json::from_str::<StoredPrompt<'_>>(value.get()) {
-                [prompt.id, prompt.version].into_iter().flatten().for_each(|part| push(&mut identity, name, part.get()));
+                [prompt.id, prompt.version]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|part| push(&mut identity, name, part.get()));
             }
         } else if !OWN.contains(&name) {
             push(&mut identity, name, value.get());

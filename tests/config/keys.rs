@@ -51,6 +51,9 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("log.format", "\"json\"", "\"json\""),
     ("log.level", "\"info,nightbus=debug\"", "\"info,nightbus=debug\""),
     ("flight.enabled", "false", "false"),
+    ("flight.min_requests", "10", "10"),
+    ("flight.size", "4", "4"),
+    ("flight.ground_timeout", "\"2h\"", "\"2h\""),
 ];
 
 /// Keys that need company; they are tried with it in `access` and below.
@@ -79,9 +82,6 @@ const LATER: &[(&str, &str)] = &[
     ("providers.openai.kind", "\"azure\""),
     ("deferral.fallback", "[\"background_8h\", \"sync\"]"),
     ("store", "\"postgres://u:hunter2@db/nightbus\""),
-    ("flight.min_requests", "10"),
-    ("flight.size", "4"),
-    ("flight.ground_timeout", "\"2h\""),
     ("budget.daily_usd", "50.0"),
     ("callbacks.secret", "\"whsec_hunter2\""),
     ("callbacks.secret_env", "\"HOOK_SECRET\""),

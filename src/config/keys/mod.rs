@@ -3,6 +3,7 @@
 mod calls;
 mod later;
 mod service;
+mod spending;
 
 use super::schema::Section;
 
@@ -23,7 +24,7 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::ADMIN_TLS,
     service::TLS,
     service::LOG,
-    later::FLIGHT,
+    spending::FLIGHT,
     later::BUDGET,
     later::CALLBACKS,
     later::ROUTES,

@@ -29,6 +29,10 @@ impl Bench {
             fallback: Fallback::default(),
             since: self.at(seconds),
             leave_by: None,
+            template: None,
+            most_output: None,
+            template: None,
+            most_output: None,
         }
     }
 

@@ -49,10 +49,7 @@ fn the_form_that_was_asked_for_is_checked() {
     assert_eq!(chat(&object, &json!({"content": "[]"}), "stop"), [Fault::NotJson]);
     let strict = json!({"response_format": {"type": "json_schema", "json_schema": {"name": "l", "schema": label()}}});
     assert_eq!(chat(&strict, &json!({"content": "{\"label\":\"x\"}"}), "stop"), []);
-    assert_eq!(
-        chat(&strict, &json!({"content": "{\"label\":7}"}), "stop"),
-        [Fault::OffSchema("at /label".to_owned())]
-    );
+    assert_eq!(chat(&strict, &json!({"content": "{\"label\":7}"}), "stop"), [Fault::OffSchema("at /label".to_owned())]);
     let text = json!({"response_format": {"type": "text"}});
     assert_eq!(chat(&text, &json!({"content": "plain"}), "stop"), []);
 }
@@ -82,8 +79,7 @@ fn responses_are_read_by_their_items() {
     assert_eq!(read(&strict, &message("fine")), [Fault::NotJson]);
     let cut = json!({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []});
     assert_eq!(read(&json!({}), &cut), [Fault::Length]);
-    let refused =
-        json!({"status": "completed", "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}]});
+    let refused = json!({"status": "completed", "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}]});
     assert_eq!(read(&json!({}), &refused), [Fault::Refusal]);
     assert_eq!(read(&json!({}), &json!({"status": "completed", "output": []})), [Fault::Empty]);
     let tools = json!({"tools": [{"type": "function", "name": "file", "parameters": label()}]});
