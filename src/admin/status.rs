@@ -13,7 +13,7 @@ use crate::config::{DeferralMode, StoreKind};
 use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
 use crate::domain::request::RequestState;
-use crate::engine::{EngineView, LaneView};
+use crate::engine::{BudgetView, EngineView, LaneView};
 use crate::store::{StoreError, StoreStats};
 use crate::telemetry::Sums;
 
@@ -36,6 +36,7 @@ struct Status {
     batches: BTreeMap<&'static str, u64>,
     services: BTreeMap<&'static str, u64>,
     today: savings::Money,
+    budget: Option<Budget>,
     since_start: Money,
     store: StoreStatus,
 }
@@ -59,6 +60,28 @@ struct Lane {
     oldest_age_seconds: Option<u64>,
     open_batches: u64,
     held_back: Option<String>,
+}
+
+/// The day's budget in US dollars.
+#[derive(Serialize)]
+struct Budget {
+    daily_usd: f64,
+    spent_usd: f64,
+    reserved_usd: f64,
+    used_up: bool,
+    resets_at: i64,
+}
+
+impl Budget {
+    fn new(view: BudgetView) -> Self {
+        Self {
+            daily_usd: dollars(view.limit_nanos),
+            spent_usd: dollars(view.spent_nanos),
+            reserved_usd: dollars(view.reserved_nanos),
+            used_up: view.is_used_up,
+            resets_at: view.resets_at.unix_seconds(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -118,6 +141,7 @@ fn compose(
         batches: open.into_iter().chain(state.telemetry.batches_ended()).collect(),
         services: totals.requests.clone(),
         today,
+        budget: state.engine.budget().map(Budget::new),
         since_start: Money::new(&totals),
         store: StoreStatus {
             kind: match state.config.store {

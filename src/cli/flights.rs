@@ -1,6 +1,6 @@
 //! `flights`: test flights as a table, and the decision over one that is grounded.
 
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 
 use super::admin_client::{AdminArgs, AdminClient, encode};
 use super::human;
@@ -11,39 +11,38 @@ use super::table::{Cell, Side, Table};
 /// `nightbus flights`
 #[derive(Args, Clone, Debug)]
 pub(super) struct FlightsArgs {
-    #[command(subcommand)]
-    action: Option<Action>,
+    /// List them, or decide over one that is grounded
+    #[arg(value_enum, default_value = "list")]
+    action: Action,
+    /// The flight to decide over, such as flt_0193…
+    #[arg(required_if_eq_any([("action", "approve"), ("action", "reject")]))]
+    id: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
     /// Print the API's JSON
-    #[arg(long, global = true)]
+    #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Action {
-    /// List them (the default)
+    /// The last flight of each template
     List,
-    /// Let what waits for a grounded flight go
-    Approve {
-        /// The flight, such as flt_0193…
-        id: String,
-    },
-    /// Refuse what waits for a grounded flight: 422, nothing is bought
-    Reject {
-        /// The flight, such as flt_0193…
-        id: String,
-    },
+    /// Submit what waits for it
+    Approve,
+    /// Refuse what waits for it: 422, nothing is bought
+    Reject,
 }
 
 /// Lists or decides.
 pub(super) async fn flights(args: &FlightsArgs, out: Output) -> anyhow::Result<()> {
     let client = AdminClient::new(&args.admin)?;
-    let (id, verdict) = match &args.action {
-        None | Some(Action::List) => return list(args, &client, out).await,
-        Some(Action::Approve { id }) => (id, "approve"),
-        Some(Action::Reject { id }) => (id, "reject"),
+    let verdict = match args.action {
+        Action::List => return list(args, &client, out).await,
+        Action::Approve => "approve",
+        Action::Reject => "reject",
     };
+    let id = args.id.as_deref().unwrap_or_default();
     let done = client.post(&format!("/api/flights/{}/{verdict}", encode(id))).await?;
     let written = if args.json { output::json(&done) } else { output::line(&human::text(&done, "message")) };
     Ok(written?)

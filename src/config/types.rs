@@ -61,7 +61,7 @@ pub struct Config {
     pub master_key: Option<SecretString>,
     /// `[flight]`
     pub flight: FlightConfig,
-    /// `[budget]`; nothing reads it in this version.
+    /// `[budget]`
     pub budget: BudgetConfig,
     /// `[callbacks]`; nothing reads it in this version.
     pub callbacks: CallbacksConfig,
@@ -330,7 +330,7 @@ pub struct FlightConfig {
     pub ground_timeout: Duration,
 }
 
-/// `[budget]`: always the defaults in this version.
+/// `[budget]`
 #[derive(Clone, Debug)]
 pub struct BudgetConfig {
     /// US dollars in a day; none: no limit.

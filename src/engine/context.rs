@@ -14,6 +14,7 @@ use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
 use crate::domain::pricing::PriceTable;
 use crate::engine::accounts::Accounts;
+use crate::engine::budget::Budget;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
 use crate::engine::flight::Flights;
@@ -60,6 +61,8 @@ pub(crate) struct Context {
     /// Which templates were tried, and how that went.
     pub(crate) flights: Flights,
     pub(crate) flight: FlightConfig,
+    /// What may still be spent today.
+    pub(crate) budget: Budget,
     /// How long batches take.
     pub(crate) learned: Learned,
     /// Requests accepted and in no batch; intake refuses above the limit.

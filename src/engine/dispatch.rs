@@ -35,6 +35,8 @@ pub(crate) enum Message {
     Resumed { lane: Arc<LaneKey>, tokens: u64 },
     /// A batch ended. `made_room`: it had been in the provider's queue, which has room for another now.
     Ended { lane: Arc<LaneKey>, tokens: u64, made_room: bool },
+    /// More may be spent than before.
+    Budget,
     /// A test flight has changed.
     Flight(Fingerprint),
 }
@@ -46,6 +48,8 @@ struct Lane {
     parked: LaneQueue,
     open_batches: u64,
     tokens_in_flight: u64,
+    /// What its open batches are expected to cost, in nano-dollars.
+    reserved: u64,
     held_back: Option<(Instant, String)>,
 }
 
@@ -123,6 +127,11 @@ impl Dispatcher {
                     self.context.queued.fetch_sub(1, Ordering::Relaxed);
                 }
             }
+            Message::Budget => {
+                for lane in self.lanes.values_mut() {
+                    lane.held_back.take_if(|(_, reason)| reason.as_str() == NO_BUDGET);
+                }
+            }
             Message::Flight(template) => self.flight_turned(template),
             Message::Flush(caller, reply) => {
                 let mut report = FlushReport::default();
@@ -143,6 +152,7 @@ impl Dispatcher {
             }
             Message::Ended { lane, tokens, made_room } => {
                 if let Some(lane) = self.lanes.get_mut(&lane) {
+                    self.context.budget.give_back(lane.settle_reserve(tokens));
                     lane.open_batches = lane.open_batches.saturating_sub(1);
                     lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(tokens);
                     // Try at once. A batch that was refused must not end the wait that its refusal began.
@@ -152,7 +162,7 @@ impl Dispatcher {
                 }
                 for lane in self.lanes.values_mut() {
                     // Other endpoints share the provider's queue.
-                    lane.held_back.take_if(|(_, reason)| reason.as_str() == NO_ROOM);
+                    lane.held_back.take_if(|(_, reason)| [NO_ROOM, NO_BUDGET].contains(&reason.as_str()));
                 }
             }
         }
@@ -160,6 +170,7 @@ impl Dispatcher {
 
     /// The request if it waits for a batch; none: a live call serves it.
     fn stays(&mut self, lane: &Arc<LaneKey>, mut queued: Queued) -> Option<Queued> {
+        queued.estimate = self.context.budget.estimate(&self.context, lane, &queued);
         let Some(service) = queued.fallback.first() else { return Some(queued) };
         let now = self.context.now();
         let schedule = Schedule::of_class(lane.deadline_class, queued.accepted_at, 1);
@@ -204,7 +215,7 @@ impl Dispatcher {
 
     fn limits(&self, lane: &LaneKey) -> BatchLimits {
         self.context.provider(lane).map_or(
-            BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None },
+            BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None, nanos: None },
             |provider| {
                 let capability = provider.capability();
                 BatchLimits {
@@ -212,6 +223,7 @@ impl Dispatcher {
                     bytes: capability.max_bytes,
                     inputs: capability.max_embedding_inputs,
                     tokens: capability.in_flight_tokens,
+                    nanos: None,
                 }
             },
         )
@@ -246,14 +258,19 @@ impl Dispatcher {
             lane.held_back = None;
             while let Some(room) = self.room(&key, &limits)
                 && let Some(lane) = self.lanes.get_mut(&key)
-                && let Some(batch) = lane.queue.take(now, self.timing, &room)
+                && let nanos = self.context.budget.room()
+                && let Some(batch) = lane.queue.take(now, self.timing, &BatchLimits { nanos, ..room })
             {
+                let estimate = batch.iter().map(|queued| queued.estimate).sum();
+                lane.reserved += estimate;
+                self.context.budget.reserve(estimate);
                 let tokens = estimated_tokens(batch.iter().map(|queued| queued.line_bytes).sum());
                 lane.open_batches += 1;
                 lane.tokens_in_flight += tokens;
                 self.context.queued.fetch_sub(u64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
                 run::start_new(&self.context, Arc::clone(&key), batch, tokens);
             }
+            self.hold_for_budget(&key, now, &limits);
             if self.room(&key, &limits).is_none()
                 && let Some(lane) = self.lanes.get_mut(&key)
             {
@@ -303,4 +320,5 @@ impl Dispatcher {
     }
 }
 
+const NO_BUDGET: &str = "the day's budget is used up (budget.daily_usd): waits for midnight (UTC)";
 const NO_ROOM: &str = "in_flight_tokens is used up";

@@ -8,6 +8,7 @@
 //! through the same handle.
 
 mod accounts;
+mod budget;
 mod charge;
 mod collect;
 mod context;
@@ -49,6 +50,7 @@ use crate::domain::ids::{BatchId, FlightId, IdSource, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
+use crate::engine::budget::Budget;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
@@ -65,6 +67,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
+pub use budget::BudgetView;
 pub use flight::FlightDecision;
 pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, LaneView};
 
@@ -122,6 +125,7 @@ impl Engine {
             refused: Refused::default(),
             flights: Flights::default(),
             flight: config.flight.clone(),
+            budget: Budget::new(config.budget.daily_usd),
             learned: Learned::default(),
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -132,6 +136,7 @@ impl Engine {
             tracing::info!(queued = found.queued, batches = found.batches, "going on with what an earlier run left");
         }
         context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
+        context.tasks.spawn("budget", budget::run(Arc::clone(&context)));
         context.tasks.spawn("deadlines", watchdog::run(Arc::clone(&context), entered));
         context.tasks.spawn("expiry", expire::run(Arc::clone(&context)));
         context.tasks.spawn("deliveries", expire::record_deliveries(Arc::clone(&context), delivered));
@@ -256,6 +261,11 @@ impl Engine {
     /// Live changes. Slow listeners lose the oldest.
     pub fn subscribe(&self) -> broadcast::Receiver<EngineEvent> {
         self.context.events.subscribe()
+    }
+
+    /// Where the day's budget stands; none: there is no limit.
+    pub fn budget(&self) -> Option<BudgetView> {
+        self.context.budget.view(self.context.now())
     }
 
     /// The last test flight of each template, newest first, with the number of requests that wait for it.

@@ -31,8 +31,10 @@ pub(crate) struct Queued {
     pub(crate) leave_by: Option<Instant>,
     /// What it has in common with others; none: it takes part in no test flight.
     pub(crate) template: Option<Fingerprint>,
-    /// The most output tokens it may have, for budgets.
+    /// The most output tokens it may have.
     pub(crate) most_output: Option<u32>,
+    /// What it is expected to cost, in nano-dollars; 0 where no budget is kept.
+    pub(crate) estimate: u64,
 }
 
 /// When lanes leave.
@@ -50,6 +52,8 @@ pub(crate) struct BatchLimits {
     pub(crate) inputs: u32,
     /// Estimated prompt tokens.
     pub(crate) tokens: Option<u64>,
+    /// What may still be spent today, in nano-dollars.
+    pub(crate) nanos: Option<u64>,
 }
 
 /// Bytes of a line per prompt token, cautiously (providers.md, section 1.8).
@@ -173,6 +177,11 @@ impl LaneQueue {
         self.extract(|queued| queued.leave_by.is_some_and(|at| at <= now))
     }
 
+    /// What the first one is expected to cost, in nano-dollars; none: it is empty.
+    pub(crate) fn next_estimate(&self) -> Option<u64> {
+        self.waiting.front().map(|queued| queued.estimate)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -207,8 +216,12 @@ impl LaneQueue {
             return None;
         }
         let mut batch = Vec::with_capacity(self.waiting.len().min(limits.requests));
-        let (mut bytes, mut inputs) = (0_u64, 0_u64);
+        let (mut bytes, mut inputs, mut nanos) = (0_u64, 0_u64, 0_u64);
         while let Some(next) = self.waiting.front() {
+            // A budget is kept even where that leaves nothing.
+            if limits.nanos.is_some_and(|most| nanos.saturating_add(next.estimate) > most) {
+                break;
+            }
             let full = batch.len() >= limits.requests
                 || bytes.saturating_add(next.line_bytes) > limits.bytes
                 || (limits.inputs > 0 && inputs + u64::from(next.inputs) > u64::from(limits.inputs))
@@ -221,7 +234,11 @@ impl LaneQueue {
             self.count_out(&queued);
             bytes = bytes.saturating_add(queued.line_bytes);
             inputs = inputs.saturating_add(u64::from(queued.inputs));
+            nanos = nanos.saturating_add(queued.estimate);
             batch.push(queued);
+        }
+        if batch.is_empty() {
+            return None;
         }
         self.flushed = self.flushed.saturating_sub(batch.len());
         if self.waiting.is_empty() {

@@ -28,6 +28,7 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
     context.accounts.load(&context.store).await?;
     context.learned.load(&context.store).await?;
     context.flights.load(&context.store).await?;
+    context.budget.look(context).await?;
     let mut found = Found::default();
     let mut after = None;
     loop {

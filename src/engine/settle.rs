@@ -394,6 +394,7 @@ pub(crate) fn queued_of(request: &NewRequest) -> Queued {
         leave_by: None,
         template: request.template,
         most_output: request.most_output,
+        estimate: 0,
     }
 }
 

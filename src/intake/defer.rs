@@ -104,7 +104,7 @@ impl Desk {
                 }
             }
         };
-        self.has_room()?;
+        self.has_room(&call.marks)?;
         let lane = LaneKey {
             provider: Arc::from(call.provider.name.as_str()),
             account: account.fingerprint,
@@ -186,9 +186,17 @@ impl Desk {
     }
 
     /// Whether one more request may be queued.
-    fn has_room(&self) -> Result<(), ApiError> {
+    fn has_room(&self, marks: &Marks) -> Result<(), ApiError> {
         let most = self.config.limits.max_queued_requests;
-        if self.engine.queued_requests() >= most {
+        let is_full = self.engine.queued_requests() >= most;
+        if let Some(budget) = self.engine.budget().filter(|budget| budget.is_used_up)
+            && (is_full || marks.deadline_at.is_some_and(|at| at < budget.resets_at))
+        {
+            return Err(ApiError::budget_exceeded(
+                "the day's budget is used up (budget.daily_usd) and what is queued waits for midnight (UTC): send the call again after that, or raise the budget",
+            ));
+        }
+        if is_full {
             return Err(ApiError::queue_full(format!(
                 "{most} requests are queued already (limits.max_queued_requests): send the call again later"
             )));

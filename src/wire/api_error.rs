@@ -86,6 +86,11 @@ impl ApiError {
         Self::new(429, "queue_full", message).retry_after(30)
     }
 
+    /// 429: the day's budget is used up.
+    pub fn budget_exceeded(message: impl Into<String>) -> Self {
+        Self::new(429, "budget_exceeded", message).retry_after(60)
+    }
+
     /// 502: the batch gave no answer for this request.
     pub fn batch_failed(message: impl Into<String>) -> Self {
         Self::new(502, "batch_failed", message)

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::common::client::{ASYNC, CHAT, DEFER, Reply, chat, eventually, probe};
+use super::common::process::Home;
 use super::common::provider::Provider;
 use super::common::proxy::Proxy;
 
@@ -202,4 +204,84 @@ async fn a_restart_forgets_no_verdict_and_calls_no_pilot_twice() {
     assert_eq!((provider.count("live_calls"), provider.count("lines_executed")), (3, 37));
     assert_eq!(provider.count("max_executions_per_probe"), 1);
     tokio::time::timeout(Duration::from_secs(30), proxy.stop()).await.unwrap();
+}
+
+/// Dies at `point` of a flight that goes wrong, and goes on: the pilots are called once, and nothing else is bought.
+async fn survives(point: &str) {
+    let provider = Provider::quick().await;
+    let tables = TABLES.replace("size = 3", "size = 3\nground_timeout = \"1s\"");
+    let home = Home::new(&provider, &format!("{tables}\n[upstream]\nfirst_byte_timeout = \"1s\""));
+    let mut running = home.start_to_die_at(point).await.unwrap();
+    let client = running.client.clone();
+    // The last answers may be lost with the process; the requests are not.
+    let send = |at: usize| {
+        let client = client.clone();
+        async move { drop(client.send(Method::POST, CHAT, &[DEFER, ASYNC], cut(at).to_string()).await) }
+    };
+    join_all((0..20).map(send)).await;
+    assert!(!running.ended().await.success());
+    let running = home.start().await;
+    let client = &running.client;
+    let ended = eventually("all have ended", || async {
+        let list = client.get("/nightbus/v1/requests?limit=100").await.json()["data"].as_array().unwrap().clone();
+        list.iter().all(|object| !matches!(object["state"].as_str(), Some("queued" | "submitted"))).then_some(list)
+    })
+    .await;
+    assert_eq!((ended.len(), codes(&ended, "flight_grounded")), (20, 17), "{point}: {}", home.logged());
+    assert_eq!((provider.count("live_calls"), provider.count("batches")), (3, 0), "{point}");
+    assert_eq!(provider.count("max_executions_per_probe"), 1);
+    assert!(running.terminate().await.success());
+}
+
+/// The points that are tested here.
+pub(crate) const TESTED: &[&str] = &["flight-begun", "flight-called", "flight-judged"];
+
+#[tokio::test]
+async fn deaths_within_a_flight() {
+    for point in TESTED {
+        survives(point).await;
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_budget_lanes_wait_and_say_so() {
+    let provider = Provider::quick().await;
+    let proxy = Proxy::with(&provider, "[budget]\ndaily_usd = 0.000001").await;
+    let id = accept_all(&proxy, 1, &[], |at| chat(&format!("{} {}", "words ".repeat(200), probe(at)))).await.remove(0);
+    let status = eventually("the lane waits", || async {
+        let status = proxy.admin().get("/api/status").await.json();
+        (status["budget"]["used_up"] == true).then_some(status)
+    })
+    .await;
+    assert_eq!((&status["budget"]["daily_usd"], &status["queue"]["requests"]), (&json!(0.000_001), &json!(1)));
+    let held_back = eventually("the lane says why", || async {
+        let status = proxy.admin().get("/api/status").await.json();
+        status["lanes"][0]["held_back"].as_str().map(ToOwned::to_owned)
+    })
+    .await;
+    assert!(held_back.contains("budget.daily_usd"), "{held_back}");
+    let hurried = [DEFER, ASYNC, ("x-nightbus-deadline", "1s")];
+    let refused = proxy.client.post(CHAT, &hurried, chat("probe-now").to_string()).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str(), refused.header("retry-after")),
+        (429, "budget_exceeded", "60")
+    );
+    assert_eq!(proxy.client.object(&id).await["state"], "queued");
+    assert_eq!(provider.count("batches"), 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn within_the_budget_nothing_waits() {
+    let provider = Provider::quick().await;
+    let proxy = Proxy::with(&provider, "[budget]\ndaily_usd = 1.0").await;
+    let ids = accept_all(&proxy, 5, &[], |at| chat(&probe(at))).await;
+    states(&proxy, &ids, &["completed"]).await;
+    let budget = eventually("what was spent is seen, and nothing is reserved", || async {
+        let budget = proxy.admin().get("/api/status").await.json()["budget"].clone();
+        (budget["spent_usd"].as_f64()? > 0.0 && budget["reserved_usd"] == 0.0).then_some(budget)
+    })
+    .await;
+    assert_eq!(budget["used_up"], false);
+    proxy.stop().await;
 }

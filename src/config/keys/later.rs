@@ -5,20 +5,6 @@ use crate::config::schema::{Key, Kind, Section, text, texts};
 
 const NOTE: &str = "Not in this version: the defaults load, anything else is refused.";
 
-/// `[budget]`
-pub(super) const BUDGET: Section = Section {
-    path: "budget",
-    about: NOTE,
-    keys: &[Key::new(
-        "daily_usd",
-        Kind::Usd,
-        "Most that is spent in a day, as estimated before submission; above it \
-         lanes wait for the next day.",
-    )
-    .example("50.0")
-    .only(&[])],
-};
-
 /// `[callbacks]`
 pub(super) const CALLBACKS: Section = Section {
     path: "callbacks",

@@ -25,7 +25,7 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::TLS,
     service::LOG,
     spending::FLIGHT,
-    later::BUDGET,
+    spending::BUDGET,
     later::CALLBACKS,
     later::ROUTES,
 ];

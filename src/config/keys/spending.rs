@@ -1,4 +1,4 @@
-//! What keeps money from being spent in vain: test flights.
+//! What keeps money from being spent in vain, or without limit: test flights and budgets.
 
 use crate::config::schema::{Key, Kind, Section, count, duration};
 
@@ -28,4 +28,22 @@ pub(super) const FLIGHT: Section = Section {
         )
         .default("\"1h\""),
     ],
+};
+
+/// `[budget]`
+pub(super) const BUDGET: Section = Section {
+    path: "budget",
+    about: "How much may be spent in a day (UTC).",
+    keys: &[Key::new(
+        "daily_usd",
+        Kind::Usd,
+        "When the ledger's sum of the day and the estimates of what is submitted reach it, lanes wait for the next \
+         day. A call with a deadline before that, and any call while the queue is full, is answered 429 \
+         `budget_exceeded`.",
+    )
+    .example("50.0")
+    .risk(
+        "Estimates may be wrong, models without a price are not limited, and live calls (pass-through, deadlines, test \
+         flights) are counted but not held: the sum may end above it.",
+    )],
 };

@@ -1,4 +1,4 @@
-//! The dispatcher's side of test flights: which requests enter a lane's queue, which wait for a verdict, and when a
+//! The dispatcher's side of test flights and budgets: which requests enter a lane's queue, which wait for a verdict, and when a
 //! template takes off.
 //!
 //! What waits is in its lane's second queue (`parked`), in which it can be cancelled, and from which it leaves for a live
@@ -8,14 +8,31 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Fingerprint, LaneKey};
-use crate::engine::dispatch::Dispatcher;
+use crate::engine::budget;
+use crate::engine::dispatch::{Dispatcher, Lane, NO_BUDGET};
 use crate::engine::flight::{self, Standing};
-use crate::engine::plan::Queued;
+use crate::engine::plan::{BatchLimits, Queued};
 
 /// What the lane is said to wait for.
 const WAITS: &str = "a test flight has not cleared its template yet (nightbus flights)";
+
+impl Lane {
+    /// What a batch of so many prompt tokens had reserved: its share, as nobody keeps it apart.
+    pub(super) fn settle_reserve(&mut self, tokens: u64) -> u64 {
+        let share = if self.open_batches <= 1 || tokens >= self.tokens_in_flight {
+            self.reserved
+        } else {
+            let part = u128::from(self.reserved) * u128::from(tokens) / u128::from(self.tokens_in_flight.max(1));
+            u64::try_from(part).unwrap_or(self.reserved)
+        };
+        self.reserved -= share;
+        share
+    }
+}
 
 impl Dispatcher {
     /// Sorts a request that waits for a batch: into the queue, or behind its template's flight.
@@ -90,6 +107,20 @@ impl Dispatcher {
                 }
                 Standing::Trusted => self.lanes.entry(key).or_default().queue.release(waiting),
                 Standing::Unproven => waiting.into_iter().for_each(|queued| self.enter(Arc::clone(&key), queued)),
+            }
+        }
+    }
+
+    /// A lane that is due, and whose next request is more than is left of the day's budget, waits.
+    pub(super) fn hold_for_budget(&mut self, key: &Arc<LaneKey>, now: Instant, limits: &BatchLimits) {
+        let Some(room) = self.context.budget.room() else { return };
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let is_due = lane.queue.due_at(self.timing, limits).is_some_and(|due| due <= now);
+        if is_due && lane.queue.next_estimate().is_some_and(|next| next > room) {
+            // A new day, or the end of a batch, wakes it; the time only bounds the wait.
+            lane.held_back = Some((now + budget::LOOK, NO_BUDGET.to_owned()));
+            if self.context.budget.hold() {
+                tracing::warn!(lane = %key, "the day's budget is used up: lanes wait for midnight (UTC)");
             }
         }
     }
