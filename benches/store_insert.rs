@@ -106,6 +106,8 @@ impl Bench {
             body_hash: Fingerprint(fastrand::u128(..).to_le_bytes()),
             idempotency: None,
             body_len: u32::try_from(body.len())?,
+            template: None,
+            most_output: None,
         };
         let id = request.id;
         self.store.accept(request, body).await?;

@@ -168,6 +168,7 @@ async fn what_does_not_exist_is_said_in_the_envelope() {
     let stage = Stage::new().await;
     let no_request = format!("/api/requests/req_{}", "0".repeat(32));
     let no_batch = format!("/api/batches/bat_{}/cancel", "0".repeat(32));
+    let no_flight = format!("/api/flights/flt_{}/approve", "0".repeat(32));
     for (method, path, status, code) in [
         ("GET", "/nope", 404, "not_found"),
         ("GET", "/api/", 404, "not_found"),
@@ -175,6 +176,11 @@ async fn what_does_not_exist_is_said_in_the_envelope() {
         ("GET", "/api/requests/x", 404, "not_found"),
         ("DELETE", no_request.as_str(), 404, "not_found"),
         ("POST", no_batch.as_str(), 404, "not_found"),
+        ("POST", no_flight.as_str(), 404, "not_found"),
+        ("POST", "/api/flights/x/reject", 404, "not_found"),
+        ("POST", "/api/flights", 405, "method_not_allowed"),
+        ("GET", no_flight.as_str(), 405, "method_not_allowed"),
+        ("GET", "/api/flights?limit=0", 400, "invalid_request"),
         ("GET", "/api/flush", 405, "method_not_allowed"),
         ("POST", "/api/status", 405, "method_not_allowed"),
         ("PUT", no_request.as_str(), 405, "method_not_allowed"),

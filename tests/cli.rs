@@ -32,6 +32,7 @@ fn a_mistake_in_the_arguments_is_exit_code_2() {
         &["simulate", "--batch-seconds", "soon"],
         &["simulate", "--listen", "127.0.0.1:0", "--fault", "nonsense"],
         &["demo", "--calls", "0"],
+        &["flights", "approve"],
         &["completions", "tcsh"],
     ] {
         let done = nightbus(arguments);
@@ -51,6 +52,7 @@ fn commands_of_later_versions_are_not_there() {
         "status",
         "requests",
         "batches",
+        "flights",
         "savings",
         "flush",
         "cancel",
@@ -60,14 +62,14 @@ fn commands_of_later_versions_are_not_there() {
     ] {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command} in {}", help.out);
     }
-    for command in ["run", "flights"] {
+    for command in ["run"] {
         assert_eq!(nightbus(&[command]).code, 2, "{command}");
     }
 }
 
 #[test]
 fn nobody_there_is_exit_code_1_and_says_what_to_try() {
-    for arguments in [&["status"][..], &["requests"], &["batches"], &["flush"], &["healthcheck"]] {
+    for arguments in [&["status"][..], &["requests"], &["batches"], &["flights"], &["flush"], &["healthcheck"]] {
         let done = nightbus(&[arguments, &["--admin", "http://127.0.0.1:9"]].concat());
         assert_eq!(done.code, 1, "{arguments:?}");
         assert!(
@@ -207,6 +209,14 @@ fn the_commands_talk_to_a_running_proxy_until_it_is_stopped() {
     assert!(nothing.err.contains("no request"), "{}", nothing.err);
     assert_eq!(serve.stop(), Some(0), "SIGTERM ends serve with 0");
     assert_eq!(sim.stop(), Some(0), "SIGTERM ends the simulator with 0");
+}
+
+#[test]
+fn a_demonstration_of_many_calls_begins_with_a_test_flight() {
+    let done = nightbus(&["demo", "--calls", "150", "--batch-seconds", "0", "--json"]);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    let result: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!((&result["answered"], &result["test_flight"]), (&150.into(), &5.into()), "{result}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use nightbus::domain::ids::{BatchId, IdSource, RequestId};
 use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use nightbus::domain::request::RequestState;
 use nightbus::domain::service::Service;
+use nightbus::store::flights::{FlightRecord, FlightState};
 use nightbus::store::{
     self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
     ProviderBatch, RequestOptions, SharedStore, StoreError,
@@ -64,6 +65,8 @@ impl Bench {
             body_hash: Fingerprint([2; 16]),
             idempotency: None,
             body_len: 9,
+            template: None,
+            most_output: None,
         }
     }
 
@@ -140,6 +143,8 @@ async fn what_was_accepted_comes_back(kind: StoreKind) {
         options: RequestOptions(RequestOptions::STREAM | RequestOptions::HOLD),
         idempotency: Some(Fingerprint([9; 16])),
         body_len: u32::MAX,
+        template: Some(Fingerprint([8; 16])),
+        most_output: Some(u32::MAX),
         ..bench.request()
     };
     for request in [plain, full] {
@@ -580,6 +585,35 @@ async fn a_live_call_is_known_from_its_first_mark_to_after_its_end(kind: StoreKi
     assert_eq!(bench.store.request(id).await.unwrap().unwrap().live.unwrap().sent_at, Some(at(40)), "kept");
 }
 
+async fn the_last_flight_of_a_template_is_kept(kind: StoreKind) {
+    let bench = bench(kind);
+    let flight = |template: u8, state, decided_at| FlightRecord {
+        id: bench.ids.flight_id(at(1), fastrand::u64(..)),
+        template: Fingerprint([template; 16]),
+        state,
+        provider: "openai".into(),
+        account: Fingerprint([3; 16]),
+        endpoint: Endpoint::Responses,
+        model: "m".into(),
+        tag: (template == 1).then(|| "nightly".to_owned()),
+        created_at: at(1),
+        landed_at: Some(at(2)),
+        decided_at,
+        pilots: (0..template).map(|_| bench.ids.request_id(at(0), fastrand::u64(..))).collect(),
+        reasons: vec!["cut off \"so\"".to_owned()],
+    };
+    let (old, open) = (flight(1, FlightState::Cleared, Some(at(5))), flight(2, FlightState::Grounded, None));
+    for one in [&old, &open] {
+        bench.store.keep_flight(one.clone(), at(0)).await.unwrap();
+    }
+    assert_eq!(bench.store.flights().await.unwrap(), [old.clone(), open.clone()]);
+    let closed = FlightRecord { state: FlightState::Rejected, decided_at: Some(at(9)), ..open };
+    bench.store.keep_flight(closed.clone(), at(5)).await.unwrap();
+    assert_eq!(bench.store.flights().await.unwrap(), [old, closed.clone()]);
+    bench.store.keep_flight(closed.clone(), at(6)).await.unwrap();
+    assert_eq!(bench.store.flights().await.unwrap(), [closed], "what was decided long ago is forgotten");
+}
+
 async fn durations_are_kept_and_replaced(kind: StoreKind) {
     let bench = bench(kind);
     let learned = |size_class, seconds, recent_ms: &[u32]| LearnedDurations {
@@ -646,6 +680,7 @@ conformance!(
     what_a_live_call_answers_is_no_batchs_business,
     a_live_call_is_known_from_its_first_mark_to_after_its_end,
     durations_are_kept_and_replaced,
+    the_last_flight_of_a_template_is_kept,
     fingerprints_are_keyed,
     an_execution_is_in_the_ledger_once,
     an_answer_that_came_too_late_is_waste,

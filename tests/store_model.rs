@@ -213,6 +213,8 @@ impl Pair {
                     body_hash: Fingerprint([model; 16]),
                     idempotency: deadline.map(|_| Fingerprint([caller; 16])),
                     body_len: u32::try_from(len).unwrap(),
+                    template: tag.map(|tag| Fingerprint([tag; 16])),
+                    most_output: deadline.map(|_| 512),
                 };
                 both!(self, accept(new, text(&id, len)));
                 self.requests.push(id);

@@ -23,6 +23,8 @@ mod common;
 mod crash;
 #[path = "system/deferral.rs"]
 mod deferral;
+#[path = "system/flights.rs"]
+mod flights;
 #[path = "system/ledger.rs"]
 mod ledger;
 #[path = "system/left.rs"]

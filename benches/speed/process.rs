@@ -65,6 +65,7 @@ impl Tools {
         let mut command = pinned(cores, &self.nightbus);
         command.arg("serve").current_dir(&dir).env_clear();
         command
+            .env("NIGHTBUS_FLIGHT__ENABLED", "false")
             .env("NIGHTBUS_LISTEN", "127.0.0.1:0")
             .env("NIGHTBUS_ADMIN_LISTEN", "127.0.0.1:0")
             .env("NIGHTBUS_DATA_DIR", dir.join("data"))

@@ -7,6 +7,7 @@
 mod assets;
 mod batches;
 mod events;
+mod flights;
 mod guard;
 mod health;
 mod query;

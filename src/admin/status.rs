@@ -13,7 +13,7 @@ use crate::config::{DeferralMode, StoreKind};
 use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
 use crate::domain::request::RequestState;
-use crate::engine::{EngineView, HeldBack, LaneView};
+use crate::engine::{BudgetView, EngineView, HeldBack, LaneView};
 use crate::store::{StoreError, StoreStats};
 use crate::telemetry::Sums;
 
@@ -36,6 +36,7 @@ struct Status {
     batches: BTreeMap<&'static str, u64>,
     services: BTreeMap<&'static str, u64>,
     today: savings::Money,
+    budget: Option<Budget>,
     since_start: Money,
     store: StoreStatus,
 }
@@ -60,6 +61,28 @@ struct Lane {
     open_batches: u64,
     held_back: Option<&'static str>,
     token_ceiling: Option<u64>,
+}
+
+/// The day's budget in US dollars.
+#[derive(Serialize)]
+struct Budget {
+    daily_usd: f64,
+    spent_usd: f64,
+    reserved_usd: f64,
+    used_up: bool,
+    resets_at: i64,
+}
+
+impl Budget {
+    fn new(view: BudgetView) -> Self {
+        Self {
+            daily_usd: dollars(view.limit_nanos),
+            spent_usd: dollars(view.spent_nanos),
+            reserved_usd: dollars(view.reserved_nanos),
+            used_up: view.is_used_up,
+            resets_at: view.resets_at.unix_seconds(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -114,11 +137,12 @@ fn compose(
             oldest_age_seconds: age(now, view.oldest_queued_at),
         },
         held_connections: view.held_connections,
-        lanes: view.lanes.into_iter().map(|lane| Lane::new(now, lane)).collect(),
+        lanes: view.lanes.iter().map(|lane| Lane::new(now, lane)).collect(),
         requests: RequestState::ALL.iter().map(|state| state.as_str()).zip(stats.requests).collect(),
         batches: open.into_iter().chain(state.telemetry.batches_ended()).collect(),
         services: totals.requests.clone(),
         today,
+        budget: state.engine.budget().map(Budget::new),
         since_start: Money::new(&totals),
         store: StoreStatus {
             kind: match state.config.store {
@@ -135,7 +159,7 @@ fn age(now: Micros, at: Option<Micros>) -> Option<u64> {
 }
 
 impl Lane {
-    fn new(now: Micros, view: LaneView) -> Self {
+    fn new(now: Micros, view: &LaneView) -> Self {
         Self {
             lane: view.lane.to_string(),
             provider: view.lane.provider.to_string(),

@@ -247,7 +247,8 @@ pub(super) async fn batches(args: &BatchesArgs, out: Output) -> anyhow::Result<(
     show_list(&list, &table, "batches", out)
 }
 
-fn show_list(list: &Value, table: &Table, what: &str, out: Output) -> anyhow::Result<()> {
+/// A page, or that there is nothing.
+pub(super) fn show_list(list: &Value, table: &Table, what: &str, out: Output) -> anyhow::Result<()> {
     if members(list, "data").is_empty() {
         note(&format!("There are no such {what}."));
         return Ok(());
@@ -278,11 +279,13 @@ fn show_one(object: &Value, json: bool, out: Output) -> anyhow::Result<()> {
     Ok(out.pairs(&pairs)?)
 }
 
-fn age_of(object: &Value) -> String {
+/// Since it was made.
+pub(super) fn age_of(object: &Value) -> String {
     let created = object.get("created_at").and_then(Value::as_i64);
     created.map_or_else(|| "-".to_owned(), |at| human::age(SystemClock.now().unix_seconds().saturating_sub(at)))
 }
 
-fn members<'a>(object: &'a Value, key: &str) -> &'a [Value] {
+/// A list in an answer; empty where there is none.
+pub(super) fn members<'a>(object: &'a Value, key: &str) -> &'a [Value] {
     object.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

@@ -7,6 +7,7 @@ mod admin_client;
 mod audit;
 mod configure;
 mod demo;
+mod flights;
 mod http;
 mod human;
 mod listing;
@@ -62,6 +63,8 @@ enum Command {
     Requests(listing::RequestsArgs),
     /// List batches, or show one
     Batches(listing::BatchesArgs),
+    /// List test flights, or decide over one that is grounded
+    Flights(flights::FlightsArgs),
     /// See what was paid, saved and wasted
     Savings(savings::SavingsArgs),
     /// Submit everything that is queued now
@@ -128,6 +131,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(args) => talk(listing::status(&args, out)),
         Command::Requests(args) => talk(listing::requests(&args, out)),
         Command::Batches(args) => talk(listing::batches(&args, out)),
+        Command::Flights(args) => talk(flights::flights(&args, out)),
         Command::Savings(args) => talk(savings::savings(&args, out)),
         Command::Flush(args) => talk(actions::flush(&args)),
         Command::Cancel(args) => talk(actions::cancel(&args)),

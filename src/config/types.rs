@@ -59,9 +59,9 @@ pub struct Config {
     pub client_keys: Vec<ClientKey>,
     /// What seals the store in place of the key file in `data_dir` (`NIGHTBUS_MASTER_KEY`), as it was given.
     pub master_key: Option<SecretString>,
-    /// `[flight]`; nothing reads it in this version.
+    /// `[flight]`
     pub flight: FlightConfig,
-    /// `[budget]`; nothing reads it in this version.
+    /// `[budget]`
     pub budget: BudgetConfig,
     /// `[callbacks]`; nothing reads it in this version.
     pub callbacks: CallbacksConfig,
@@ -317,7 +317,7 @@ pub struct ClientKey {
     pub providers: Option<Vec<String>>,
 }
 
-/// `[flight]`: test flights of new templates. Always the defaults in this version, but for `enabled`.
+/// `[flight]`: test flights of new templates.
 #[derive(Clone, Debug)]
 pub struct FlightConfig {
     /// Fly at all.
@@ -330,7 +330,7 @@ pub struct FlightConfig {
     pub ground_timeout: Duration,
 }
 
-/// `[budget]`: always the defaults in this version.
+/// `[budget]`
 #[derive(Clone, Debug)]
 pub struct BudgetConfig {
     /// US dollars in a day; none: no limit.

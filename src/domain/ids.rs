@@ -79,6 +79,11 @@ prefixed_id!(
     BatchId,
     "bat_"
 );
+prefixed_id!(
+    /// A test flight: `flt_` + UUIDv7 without dashes.
+    FlightId,
+    "flt_"
+);
 
 /// Makes ids. One per data directory and kind: sequence numbers never repeat and never go back, whatever the clock does.
 #[derive(Debug, Default)]
@@ -100,6 +105,11 @@ impl IdSource {
     /// The next batch id.
     pub fn batch_id(&self, now: Micros, random: u64) -> BatchId {
         BatchId(self.next(now, random))
+    }
+
+    /// The next id of a test flight.
+    pub fn flight_id(&self, now: Micros, random: u64) -> FlightId {
+        FlightId(self.next(now, random))
     }
 
     fn next(&self, now: Micros, random: u64) -> Uuid {

@@ -8,15 +8,17 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc};
 
-use crate::config::{BatchingConfig, ProviderConfig};
+use crate::config::{BatchingConfig, FlightConfig, ProviderConfig};
 use crate::domain::clock::{Micros, SharedClock};
 use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
 use crate::domain::pricing::PriceTable;
 use crate::engine::accounts::Accounts;
 use crate::engine::bisect::Suspects;
+use crate::engine::budget::Budget;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
+use crate::engine::flight::Flights;
 use crate::engine::keys::IdempotencyKeys;
 use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
@@ -62,6 +64,11 @@ pub(crate) struct Context {
     pub(crate) suspects: Suspects,
     /// How often failed calls are made again.
     pub(crate) retries: Retries,
+    /// Which templates were tried, and how that went.
+    pub(crate) flights: Flights,
+    pub(crate) flight: FlightConfig,
+    /// What may still be spent today.
+    pub(crate) budget: Budget,
     /// How long batches take.
     pub(crate) learned: Learned,
     /// Requests accepted and in no batch; intake refuses above the limit.

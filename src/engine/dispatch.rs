@@ -1,5 +1,7 @@
 //! The dispatcher: one task that owns all lane queues, decides when batches leave, and starts a task for each.
 
+mod gate;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,13 +42,21 @@ pub(crate) enum Message {
     Resumed { lane: Arc<LaneKey>, tokens: u64 },
     /// A batch ended. `made_room`: it had been in the provider's queue, which has room for another now.
     Ended { lane: Arc<LaneKey>, tokens: u64, made_room: bool },
+    /// More may be spent than before.
+    Budget,
+    /// A test flight has changed.
+    Flight(Fingerprint),
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     queue: LaneQueue,
+    /// What waits for a test flight's verdict.
+    parked: LaneQueue,
     open_batches: u64,
     tokens_in_flight: u64,
+    /// What its open batches are expected to cost, in nano-dollars.
+    reserved: u64,
     held_back: Option<(Instant, HeldBack)>,
     /// Since when its first request could leave but for the room in the provider's queue.
     short_since: Option<Instant>,
@@ -118,7 +128,7 @@ impl Dispatcher {
         match message {
             Message::Accepted(lane, queued) => {
                 if let Some(queued) = self.stays(&lane, queued) {
-                    self.lanes.entry(lane).or_default().queue.push(queued);
+                    self.enter(lane, queued);
                 }
             }
             Message::Returned { lane, requests, hold_back } => {
@@ -136,10 +146,16 @@ impl Dispatcher {
                 }
             }
             Message::Withdrawn(lane, id) => {
-                if self.lanes.get_mut(&lane).is_some_and(|lane| lane.queue.withdraw(id)) {
+                if self.lanes.get_mut(&lane).is_some_and(|lane| lane.queue.withdraw(id) || lane.parked.withdraw(id)) {
                     self.context.queued.fetch_sub(1, Ordering::Relaxed);
                 }
             }
+            Message::Budget => {
+                for lane in self.lanes.values_mut() {
+                    lane.held_back.take_if(|(_, reason)| *reason == HeldBack::Budget);
+                }
+            }
+            Message::Flight(template) => self.flight_turned(template),
             Message::Flush(caller, reply) => {
                 let mut report = FlushReport::default();
                 for lane in self.lanes.values_mut() {
@@ -162,6 +178,7 @@ impl Dispatcher {
                     self.quotas.accepted(&lane, self.in_pool(&lane).1, Instant::now());
                 }
                 if let Some(lane) = self.lanes.get_mut(&lane) {
+                    self.context.budget.give_back(lane.settle_reserve(tokens));
                     lane.open_batches = lane.open_batches.saturating_sub(1);
                     lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(tokens);
                     // Try at once. A batch that was refused must not end the wait that its refusal began.
@@ -171,7 +188,7 @@ impl Dispatcher {
                 }
                 for lane in self.lanes.values_mut() {
                     // Other endpoints share the provider's queue.
-                    lane.held_back.take_if(|(_, reason)| *reason == HeldBack::InFlightTokens);
+                    lane.held_back.take_if(|(_, reason)| matches!(reason, HeldBack::InFlightTokens | HeldBack::Budget));
                 }
             }
         }
@@ -179,6 +196,7 @@ impl Dispatcher {
 
     fn take_back(&mut self, lane: Arc<LaneKey>, requests: Vec<Queued>, hold_back: Option<(Duration, HeldBack)>) {
         let requests: Vec<_> = requests.into_iter().filter_map(|queued| self.stays(&lane, queued)).collect();
+        let requests = self.cleared(&lane, requests);
         let most = self.limits(&lane).tokens;
         let lane = self.lanes.entry(lane).or_default();
         if let Some((wait, reason)) = hold_back {
@@ -194,6 +212,7 @@ impl Dispatcher {
 
     /// The request if it waits for a batch; none: a live call serves it.
     fn stays(&mut self, lane: &Arc<LaneKey>, mut queued: Queued) -> Option<Queued> {
+        queued.estimate = self.context.budget.estimate(&self.context, lane, &queued);
         let Some(service) = queued.fallback.first() else { return Some(queued) };
         let now = self.context.now();
         let schedule = Schedule::of_class(lane.deadline_class, queued.accepted_at, 1);
@@ -225,7 +244,7 @@ impl Dispatcher {
         }
         let now = Instant::now();
         for (key, lane) in &mut self.lanes {
-            for queued in lane.queue.take_late(now) {
+            for queued in lane.queue.take_late(now).into_iter().chain(lane.parked.take_late(now)) {
                 let Some(service) = queued.fallback.first() else { continue };
                 self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
             }
@@ -240,7 +259,7 @@ impl Dispatcher {
         let smallest = |known: Option<u64>, learned: Option<u64>| known.into_iter().chain(learned).min();
         let overtake = false;
         self.context.provider(lane).map_or(
-            BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None, overtake },
+            BatchLimits { requests: 1, bytes: u64::MAX, inputs: 0, tokens: None, overtake, nanos: None },
             |provider| {
                 let capability = provider.capability();
                 BatchLimits {
@@ -249,6 +268,7 @@ impl Dispatcher {
                     inputs: capability.max_embedding_inputs,
                     tokens: smallest(capability.in_flight_tokens, self.quotas.tokens(lane)),
                     overtake,
+                    nanos: None,
                 }
             },
         )
@@ -261,9 +281,9 @@ impl Dispatcher {
         self.lanes
             .iter()
             .filter_map(|(key, lane)| {
-                let due = lane.queue.due_at(self.timing, &self.limits(key))?;
-                let due = lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until));
-                Some(lane.queue.leave_by().map_or(due, |leave| leave.min(due)))
+                let due = lane.queue.due_at(self.timing, &self.limits(key));
+                let due = due.map(|due| lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until)));
+                [due, lane.queue.leave_by(), lane.parked.leave_by()].into_iter().flatten().min()
             })
             .min()
     }
@@ -287,17 +307,20 @@ impl Dispatcher {
             while let Some(batch) = self.next_batch(&key, now) {
                 let bytes = batch.iter().map(|queued| queued.line_bytes).sum();
                 let tokens = estimated_tokens(bytes);
+                let estimate = batch.iter().map(|queued| queued.estimate).sum();
                 if let Some(lane) = self.lanes.get_mut(&key) {
                     lane.open_batches += 1;
                     lane.tokens_in_flight += tokens;
+                    lane.reserved += estimate;
                 }
+                self.context.budget.reserve(estimate);
                 self.quotas.created(&key, now);
                 self.quotas.taken(&key, bytes);
                 self.context.queued.fetch_sub(u64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
                 run::start_new(&self.context, Arc::clone(&key), batch, tokens);
             }
         }
-        self.lanes.retain(|_, lane| lane.queue.len() > 0 || lane.open_batches > 0);
+        self.lanes.retain(|_, lane| lane.queue.len() + lane.parked.len() > 0 || lane.open_batches > 0);
     }
 
     /// The next batch of a lane, if it is due and the provider has room for it; otherwise notes why the lane waits.
@@ -313,7 +336,8 @@ impl Dispatcher {
             return None;
         }
         let first = lane.queue.first()?.id;
-        let batch = room.and_then(|room| lane.queue.take(now, self.timing, &room));
+        let nanos = self.context.budget.room();
+        let batch = room.and_then(|room| lane.queue.take(now, self.timing, &BatchLimits { nanos, ..room }));
         if batch.as_ref().is_some_and(|batch| batch.iter().any(|queued| queued.id == first)) {
             lane.short_since = None;
         } else {
@@ -322,6 +346,7 @@ impl Dispatcher {
         if batch.is_none() {
             // `Ended` wakes it; the time only bounds the wait.
             lane.held_back = Some((now + Duration::from_secs(60), HeldBack::InFlightTokens));
+            self.hold_for_budget(key, now);
         }
         batch
     }
@@ -365,15 +390,19 @@ impl Dispatcher {
             .iter()
             .map(|(key, lane)| LaneView {
                 lane: Arc::clone(key),
-                queued_requests: u64::try_from(lane.queue.len()).unwrap_or(u64::MAX),
-                queued_bytes: lane.queue.bytes(),
-                oldest_queued_at: lane.queue.oldest_accepted_at(),
+                queued_requests: u64::try_from(lane.queue.len() + lane.parked.len()).unwrap_or(u64::MAX),
+                queued_bytes: lane.queue.bytes() + lane.parked.bytes(),
+                oldest_queued_at: [&lane.queue, &lane.parked].iter().filter_map(|q| q.oldest_accepted_at()).min(),
                 open_batches: lane.open_batches,
-                held_back: lane.held_back.map(|(_, reason)| reason),
+                held_back: lane
+                    .held_back
+                    .map(|(_, reason)| reason)
+                    .or_else(|| (lane.parked.len() > 0 && lane.queue.len() == 0).then_some(HeldBack::Flight)),
                 token_ceiling: self.limits(key).tokens,
             })
             .collect();
         lanes.sort_by(|left, right| left.lane.cmp(&right.lane));
         *self.context.lanes.write() = lanes;
+        self.context.flights.publish(self.waiting());
     }
 }

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod bisect;
+mod budget;
 mod charge;
 mod collect;
 mod context;
@@ -16,6 +17,7 @@ pub mod deadline;
 mod dispatch;
 mod expire;
 mod fallback;
+mod flight;
 mod input_file;
 pub mod keys;
 mod learned;
@@ -48,14 +50,16 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::domain::clock::SharedClock;
-use crate::domain::ids::{BatchId, IdSource, RequestId};
+use crate::domain::ids::{BatchId, FlightId, IdSource, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
 use crate::engine::bisect::Suspects;
+use crate::engine::budget::Budget;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
+use crate::engine::flight::Flights;
 use crate::engine::keys::IdempotencyKeys;
 use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
@@ -63,11 +67,14 @@ use crate::engine::orphans::Orphans;
 use crate::engine::retries::Retries;
 use crate::engine::settle::queued_of;
 use crate::engine::waiters::{Answer, Waiters};
+use crate::store::flights::FlightRecord;
 use crate::store::{Account, Finish, NewRequest, OutcomeSummary, RequestRecord, SharedStore, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
+pub use budget::BudgetView;
+pub use flight::FlightDecision;
 pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, HeldBack, LaneView};
 
 /// Live listeners that are slower than this many changes lose the oldest.
@@ -124,6 +131,9 @@ impl Engine {
             refused: Refused::default(),
             suspects: Suspects::default(),
             retries: Retries::default(),
+            flights: Flights::default(),
+            flight: config.flight.clone(),
+            budget: Budget::new(config.budget.daily_usd),
             learned: Learned::default(),
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -134,6 +144,7 @@ impl Engine {
             tracing::info!(queued = found.queued, batches = found.batches, "going on with what an earlier run left");
         }
         context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
+        context.tasks.spawn("budget", budget::run(Arc::clone(&context)));
         context.tasks.spawn("deadlines", watchdog::run(Arc::clone(&context), entered));
         context.tasks.spawn("expiry", expire::run(Arc::clone(&context)));
         context.tasks.spawn("deliveries", expire::record_deliveries(Arc::clone(&context), delivered));
@@ -258,6 +269,21 @@ impl Engine {
     /// Live changes. Slow listeners lose the oldest.
     pub fn subscribe(&self) -> broadcast::Receiver<EngineEvent> {
         self.context.events.subscribe()
+    }
+
+    /// Where the day's budget stands; none: there is no limit.
+    pub fn budget(&self) -> Option<BudgetView> {
+        self.context.budget.view(self.context.now())
+    }
+
+    /// The last test flight of each template, newest first, with the number of requests that wait for it.
+    pub fn flights(&self) -> Vec<(FlightRecord, u64)> {
+        self.context.flights.all()
+    }
+
+    /// Lets what waits for a grounded flight go, or refuses it. When it returns the decision is durable.
+    pub async fn decide_flight(&self, id: FlightId, approve: bool) -> Result<FlightDecision, StoreError> {
+        flight::decide(&self.context, id, approve).await
     }
 
     /// Submits what is queued now: of one caller, or of all.

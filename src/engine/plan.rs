@@ -3,7 +3,7 @@
 //! A lane is due when nothing arrived for `idle`, when its oldest request waits for `max_age`, when it fills a batch,
 //! or when somebody flushed it. Requests leave in order of arrival.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,6 +32,12 @@ pub(crate) struct Queued {
     pub(crate) leave_by: Option<Instant>,
     /// It shares a batch with requests of the same part only, which leaves at once.
     pub(crate) apart: Option<Apart>,
+    /// What it has in common with others; none: it takes part in no test flight.
+    pub(crate) template: Option<Fingerprint>,
+    /// The most output tokens it may have.
+    pub(crate) most_output: Option<u32>,
+    /// What it is expected to cost, in nano-dollars; 0 where no budget is kept.
+    pub(crate) estimate: u64,
 }
 
 /// When lanes leave.
@@ -51,6 +57,8 @@ pub(crate) struct BatchLimits {
     pub(crate) tokens: Option<u64>,
     /// A first request that has no room in `tokens` waits, and smaller ones pass it by. Otherwise it leaves alone.
     pub(crate) overtake: bool,
+    /// What may still be spent today, in nano-dollars.
+    pub(crate) nanos: Option<u64>,
 }
 
 /// Bytes of a line per prompt token, cautiously (providers.md, section 1.8).
@@ -72,6 +80,8 @@ pub(crate) struct LaneQueue {
     leave_by: Option<Instant>,
     /// The first so many leave at the next look, due or not.
     flushed: usize,
+    /// How many there are of each template.
+    templates: HashMap<Fingerprint, usize>,
 }
 
 impl LaneQueue {
@@ -95,11 +105,48 @@ impl LaneQueue {
         self.leave_by = [self.leave_by, queued.leave_by].into_iter().flatten().min();
         self.bytes = self.bytes.saturating_add(queued.line_bytes);
         self.inputs = self.inputs.saturating_add(u64::from(queued.inputs));
+        if let Some(template) = queued.template {
+            *self.templates.entry(template).or_insert(0) += 1;
+        }
     }
 
     fn count_out(&mut self, queued: &Queued) {
         self.bytes = self.bytes.saturating_sub(queued.line_bytes);
         self.inputs = self.inputs.saturating_sub(u64::from(queued.inputs));
+        if let Some(template) = queued.template
+            && let Some(count) = self.templates.get_mut(&template)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.templates.remove(&template);
+            }
+        }
+    }
+
+    /// How many there are of a template.
+    pub(crate) fn count_of(&self, template: Fingerprint) -> usize {
+        self.templates.get(&template).copied().unwrap_or(0)
+    }
+
+    /// All templates with their numbers.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = (Fingerprint, usize)> {
+        self.templates.iter().map(|(template, count)| (*template, *count))
+    }
+
+    /// Takes out what `wanted` picks, in its order.
+    pub(crate) fn extract(&mut self, wanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let (picked, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|queued| wanted(queued));
+        self.waiting = rest.into();
+        picked.iter().for_each(|queued| self.count_out(queued));
+        self.flushed = self.flushed.min(self.waiting.len());
+        self.leave_by = self.waiting.iter().filter_map(|queued| queued.leave_by).min();
+        picked
+    }
+
+    /// Requests that have waited for something else: they leave at the next look, before all others.
+    pub(crate) fn release(&mut self, held: Vec<Queued>) {
+        self.flushed += held.len();
+        self.push_front(held);
     }
 
     /// Takes one out; whether it was here.
@@ -132,13 +179,12 @@ impl LaneQueue {
         if self.leave_by.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let is_late = |queued: &Queued| queued.leave_by.is_some_and(|at| at <= now);
-        let (late, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(is_late);
-        self.waiting = rest.into();
-        late.iter().for_each(|queued| self.count_out(queued));
-        self.flushed = self.flushed.min(self.waiting.len());
-        self.leave_by = self.waiting.iter().filter_map(|queued| queued.leave_by).min();
-        late
+        self.extract(|queued| queued.leave_by.is_some_and(|at| at <= now))
+    }
+
+    /// What the first one is expected to cost, in nano-dollars; none: it is empty.
+    pub(crate) fn next_estimate(&self) -> Option<u64> {
+        self.waiting.front().map(|queued| queued.estimate)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -184,6 +230,10 @@ impl LaneQueue {
             return self.take_smaller(filling);
         }
         while let Some(next) = self.waiting.front() {
+            // A budget is kept even where that leaves nothing.
+            if !filling.can_pay(next) {
+                break;
+            }
             // A request that is larger than a limit alone still leaves, alone: the provider decides.
             if !filling.batch.is_empty() && !filling.has_room(next) {
                 break;
@@ -193,6 +243,9 @@ impl LaneQueue {
             filling.push(queued);
         }
         let batch = filling.batch;
+        if batch.is_empty() {
+            return None;
+        }
         self.flushed = self.flushed.saturating_sub(batch.len());
         if self.waiting.is_empty() {
             (self.last_arrival, self.leave_by) = (None, None);
@@ -223,11 +276,16 @@ struct Filling<'a> {
     batch: Vec<Queued>,
     bytes: u64,
     inputs: u64,
+    nanos: u64,
 }
 
 impl<'a> Filling<'a> {
     const fn of(limits: &'a BatchLimits) -> Self {
-        Self { limits, batch: Vec::new(), bytes: 0, inputs: 0 }
+        Self { limits, batch: Vec::new(), bytes: 0, inputs: 0, nanos: 0 }
+    }
+
+    fn can_pay(&self, next: &Queued) -> bool {
+        self.limits.nanos.is_none_or(|most| self.nanos.saturating_add(next.estimate) <= most)
     }
 
     fn has_room(&self, next: &Queued) -> bool {
@@ -238,11 +296,13 @@ impl<'a> Filling<'a> {
             && (self.limits.inputs == 0 || inputs <= u64::from(self.limits.inputs))
             && self.limits.tokens.is_none_or(|most| estimated_tokens(bytes) <= most)
             && self.batch.first().is_none_or(|first| first.apart == next.apart)
+            && self.can_pay(next)
     }
 
     fn push(&mut self, queued: Queued) {
         self.bytes = self.bytes.saturating_add(queued.line_bytes);
         self.inputs = self.inputs.saturating_add(u64::from(queued.inputs));
+        self.nanos = self.nanos.saturating_add(queued.estimate);
         self.batch.push(queued);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::domain::request::RequestState;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
+use crate::engine::flight;
 use crate::engine::live;
 use crate::engine::plan::estimated_tokens;
 use crate::engine::run;
@@ -28,6 +29,8 @@ pub(crate) struct Found {
 pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError> {
     context.accounts.load(&context.store).await?;
     context.learned.load(&context.store).await?;
+    context.flights.load(&context.store).await?;
+    context.budget.look(context).await?;
     let mut found = Found::default();
     let mut after = None;
     loop {
@@ -63,6 +66,9 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         }
         for record in records.iter().filter(|record| record.state == RequestState::Queued) {
             found.queued += 1;
+            if context.flights.has_pilot(record.request.template, record.request.id) {
+                continue;
+            }
             context.queued.fetch_add(1, Ordering::Relaxed);
             context.tell(Message::Accepted(Arc::clone(&record.request.lane), queued_of(&record.request)));
         }
@@ -71,6 +77,7 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
             break;
         }
     }
+    flight::resume(context);
     Ok(found)
 }
 

@@ -405,6 +405,9 @@ pub(crate) fn queued_of(request: &NewRequest) -> Queued {
         since: Instant::now(),
         leave_by: None,
         apart: None,
+        template: request.template,
+        most_output: request.most_output,
+        estimate: 0,
     }
 }
 

@@ -54,11 +54,16 @@ pub enum HeldBack {
     BatchesPerHour,
     /// The store cannot be written.
     Store,
+    /// The day's budget is used up.
+    Budget,
+    /// A test flight has not cleared its template yet.
+    Flight,
 }
 
 impl HeldBack {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::QueueFull, Self::InFlightTokens, Self::BatchesPerHour, Self::Store];
+    pub const ALL: [Self; 6] =
+        [Self::QueueFull, Self::InFlightTokens, Self::BatchesPerHour, Self::Store, Self::Budget, Self::Flight];
 
     /// The metric's word.
     pub const fn label(self) -> &'static str {
@@ -67,6 +72,8 @@ impl HeldBack {
             Self::InFlightTokens => "in_flight_tokens",
             Self::BatchesPerHour => "batches_per_hour",
             Self::Store => "store",
+            Self::Budget => "budget",
+            Self::Flight => "flight",
         }
     }
 
@@ -77,6 +84,8 @@ impl HeldBack {
             Self::InFlightTokens => "in_flight_tokens is used up",
             Self::BatchesPerHour => "batches_per_hour is used up",
             Self::Store => "the store cannot be written",
+            Self::Budget => "the day's budget is used up (budget.daily_usd): waits for midnight (UTC)",
+            Self::Flight => "a test flight has not cleared its template yet (nightbus flights)",
         }
     }
 }

@@ -88,6 +88,7 @@ pub(crate) fn own_error(summary: &OutcomeSummary, state: RequestState) -> ApiErr
     match (state, code) {
         (RequestState::Cancelled, _) => ApiError::cancelled(message),
         (_, "deadline_exceeded") => ApiError::deadline_exceeded(message),
+        (_, "flight_grounded") => ApiError::flight_grounded(message),
         (_, "store_unavailable") => ApiError::store_unavailable(message),
         _ => ApiError::batch_failed(message),
     }

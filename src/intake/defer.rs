@@ -34,6 +34,7 @@ use crate::wire::api_error::ApiError;
 use crate::wire::edit;
 use crate::wire::line::line_length;
 use crate::wire::peek::{Peek, not_in_a_line, peek, without_batch_suffix};
+use crate::wire::template::{Template, template};
 
 /// How soon a caller that polls should come back.
 pub(crate) const POLL_SECONDS: u32 = 10;
@@ -103,7 +104,7 @@ impl Desk {
                 }
             }
         };
-        self.has_room()?;
+        self.has_room(&call.marks)?;
         let lane = LaneKey {
             provider: Arc::from(call.provider.name.as_str()),
             account: account.fingerprint,
@@ -185,9 +186,17 @@ impl Desk {
     }
 
     /// Whether one more request may be queued.
-    fn has_room(&self) -> Result<(), ApiError> {
+    fn has_room(&self, marks: &Marks) -> Result<(), ApiError> {
         let most = self.config.limits.max_queued_requests;
-        if self.engine.queued_requests() >= most {
+        let is_full = self.engine.queued_requests() >= most;
+        if let Some(budget) = self.engine.budget().filter(|budget| budget.is_used_up)
+            && (is_full || marks.deadline_at.is_some_and(|at| at < budget.resets_at))
+        {
+            return Err(ApiError::budget_exceeded(
+                "the day's budget is used up (budget.daily_usd) and what is queued waits for midnight (UTC): send the call again after that, or raise the budget",
+            ));
+        }
+        if is_full {
             return Err(ApiError::queue_full(format!(
                 "{most} requests are queued already (limits.max_queued_requests): send the call again later"
             )));
@@ -230,9 +239,18 @@ impl Desk {
         lane: LaneKey,
         line: &Bytes,
     ) -> NewRequest {
+        let Template { identity: alike, most_output } = template(call.endpoint, &call.body);
+        let flies = self.config.flight.enabled && !call.marks.no_flight;
+        let hash = |alike: Vec<u8>| {
+            let endpoint = call.endpoint.as_str().as_bytes();
+            let (provider, model) = (lane.provider.as_bytes(), lane.model.as_bytes());
+            self.engine.store().fingerprint(&[b"template", provider, &lane.account.0, endpoint, model, &alike])
+        };
         NewRequest {
             id,
             caller: call.caller,
+            template: alike.filter(|_| flies).map(hash),
+            most_output,
             lane: Arc::new(lane),
             tag: call.marks.tag.clone(),
             key: call.key.map(str::to_owned),

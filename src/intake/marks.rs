@@ -20,6 +20,8 @@ pub(crate) struct Marks {
     pub(crate) fallback: Option<Vec<Service>>,
     /// `x-nightbus-tag`
     pub(crate) tag: Option<String>,
+    /// `x-nightbus-flight: off`
+    pub(crate) no_flight: bool,
     /// `Prefer: respond-async`
     pub(crate) respond_async: bool,
     /// `Prefer: wait=N`
@@ -43,16 +45,17 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Reads all of them.
 pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> {
     let (respond_async, wait) = prefer(headers);
-    if let Some(value) = single(headers, "x-nightbus-flight")?
-        && !matches!(value, "off" | "on")
-    {
-        return Err(bad("x-nightbus-flight", "use \"off\""));
-    }
+    let no_flight = match single(headers, "x-nightbus-flight")? {
+        None | Some("on") => false,
+        Some("off") => true,
+        Some(_) => return Err(bad("x-nightbus-flight", "use \"off\"")),
+    };
     Ok(Marks {
         defer: single(headers, "x-nightbus-defer")?.map(boolean).transpose()?,
         deadline_at: single(headers, "x-nightbus-deadline")?.map(|value| deadline(value, now)).transpose()?,
         fallback: single(headers, "x-nightbus-fallback")?.map(fallback).transpose()?,
         tag: single(headers, "x-nightbus-tag")?.map(tag).transpose()?,
+        no_flight,
         respond_async,
         wait,
         attempt: attempt(headers),
@@ -181,6 +184,7 @@ mod tests {
             ("x-nightbus-deadline", "90m"),
             ("x-nightbus-fallback", "flex, sync"),
             ("x-nightbus-tag", "nightly-eval"),
+            ("x-nightbus-flight", "off"),
             ("prefer", "return=minimal, Respond-Async"),
             ("prefer", "wait=\"10\", wait=99"),
             ("x-stainless-retry-count", "2"),
@@ -191,6 +195,7 @@ mod tests {
             deadline_at: Some(NOW.plus(Duration::from_secs(5400))),
             fallback: Some(vec![Service::Flex, Service::Sync]),
             tag: Some("nightly-eval".to_owned()),
+            no_flight: true,
             respond_async: true,
             wait: Some(Duration::from_secs(10)),
             attempt: 2,

@@ -17,6 +17,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{self, BatchId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::{RequestEvent, RequestState};
+use crate::store::flights::FlightRecord;
 use crate::store::keys::{self, Keys};
 use crate::store::ledger::{Asker, Dimension, LedgerReport, LedgerRow, PassedCall};
 use crate::store::memory::book::Book;
@@ -40,6 +41,7 @@ struct State {
     batches: BTreeMap<i64, StoredBatch>,
     accounts: BTreeMap<(Fingerprint, String), Account>,
     durations: BTreeMap<(String, Fingerprint, String, u32), LearnedDurations>,
+    flights: BTreeMap<Fingerprint, FlightRecord>,
     book: Book,
     last_sequence: i64,
 }
@@ -141,6 +143,18 @@ impl Store for MemoryStore {
 
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
         self.run(|state| Ok(state.durations.values().cloned().collect()))
+    }
+
+    fn keep_flight(&self, flight: FlightRecord, forget: Micros) -> StoreFuture<'_, ()> {
+        self.run(move |state| {
+            state.flights.retain(|_, kept| kept.decided_at.is_none_or(|at| at >= forget));
+            state.flights.insert(flight.template, flight);
+            Ok(())
+        })
+    }
+
+    fn flights(&self) -> StoreFuture<'_, Vec<FlightRecord>> {
+        self.run(|state| Ok(state.flights.values().cloned().collect()))
     }
 
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {

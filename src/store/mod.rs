@@ -9,6 +9,7 @@
 //! Called by `intake` (accept, look up, cancel, list), `engine` (everything else) and `admin` (listings).
 
 mod files;
+pub mod flights;
 mod keys;
 pub mod ledger;
 pub mod memory;
@@ -31,6 +32,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
+use crate::store::flights::FlightRecord;
 use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCall};
 
 pub use crate::store::observer::{CommitObserver, SharedObserver, no_observer};
@@ -85,6 +87,11 @@ pub struct NewRequest {
     pub idempotency: Option<Fingerprint>,
     /// Length of the body in bytes.
     pub body_len: u32,
+    /// Keyed hash of what it has in common with others of its kind (`wire::template`); none: it takes part in no test
+    /// flight.
+    pub template: Option<Fingerprint>,
+    /// The most output tokens it may have; none: it does not say.
+    pub most_output: Option<u32>,
 }
 
 /// A request as it is stored, without its bodies.
@@ -318,6 +325,13 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// All that is known of how long batches take.
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>>;
+
+    /// Keeps a test flight, in place of what was kept of its template before, and drops those that were decided before
+    /// `forget`.
+    fn keep_flight(&self, flight: FlightRecord, forget: Micros) -> StoreFuture<'_, ()>;
+
+    /// All kept test flights.
+    fn flights(&self) -> StoreFuture<'_, Vec<FlightRecord>>;
 
     /// Sets bits of requests' options (such as [`RequestOptions::DELIVERED`]).
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()>;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Telemetry;
 use super::metrics::{ByCode, ByEndpoint, ByOperation, ByOutcome, ByProvider, ByService, ByState, ByTask};
 use crate::domain::batch::BatchState;
-use crate::domain::ids::{BatchId, RequestId};
+use crate::domain::ids::{BatchId, FlightId, RequestId};
 use crate::domain::lane::{Endpoint, LaneKey};
 
 impl Telemetry {
@@ -142,6 +142,23 @@ impl Telemetry {
         let service = service_label(service);
         tracing::debug!(service, count, why, "requests fall back to another service");
         self.inner.metrics.fallbacks.get_or_create(&ByService { service }).inc_by(wide(count));
+    }
+
+    /// The first requests of a template are tried live.
+    pub fn flight_begun(&self, id: FlightId, lane: &LaneKey, pilots: usize) {
+        tracing::info!(flight = %id, %lane, pilots, "test flight begun: the rest of its template waits");
+        self.inner.metrics.flights.get_or_create(&ByState { state: "begun" }).inc();
+    }
+
+    /// A test flight has a verdict, or somebody has decided. `reasons` hold nothing of the answers.
+    pub fn flight_turned(&self, id: FlightId, state: &'static str, reasons: &[String]) {
+        if state == "grounded" {
+            let reasons = reasons.join("; ");
+            tracing::warn!(flight = %id, reasons, "test flight grounded: approve or reject it (nightbus flights)");
+        } else {
+            tracing::info!(flight = %id, state, "test flight decided");
+        }
+        self.inner.metrics.flights.get_or_create(&ByState { state }).inc();
     }
 
     /// A batch was asked to cancel because it will not make the deadline of its lines.

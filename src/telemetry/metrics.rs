@@ -88,6 +88,7 @@ pub(super) struct Metrics {
     pub(super) refused: Family<ByCode, Counter>,
     pub(super) requeued: ReasonCounter,
     pub(super) fallbacks: Family<ByService, Counter>,
+    pub(super) flights: Family<ByState, Counter>,
     pub(super) rescues: Counter,
     pub(super) unsettled: Family<ByService, Counter>,
     pub(super) wasted: Family<ByService, Counter>,
@@ -157,6 +158,7 @@ impl Metrics {
             refused: Family::default(),
             requeued: ReasonCounter::default(),
             fallbacks: Family::default(),
+            flights: Family::default(),
             rescues: Counter::default(),
             unsettled: Family::default(),
             wasted: Family::default(),
@@ -213,6 +215,7 @@ impl Metrics {
         own.register("requests_cancelled", "Deferred requests that were withdrawn", self.cancelled.clone());
         own.register("requests_refused", "Calls that nightbus itself refused", self.refused.clone());
         own.register("requests_requeued", "Lines that were put back into the queue", self.requeued.family.clone());
+        own.register("flights", "Test flights by what became of them", self.flights.clone());
         own.register("fallbacks", "Requests served otherwise than by batch", self.fallbacks.clone());
         own.register("rescues", "Batches cancelled for a deadline", self.rescues.clone());
         own.register("live_calls_unsettled", "Live calls whose answer was lost", self.unsettled.clone());

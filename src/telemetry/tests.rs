@@ -12,17 +12,21 @@ fn value(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-#[test]
-fn every_event_shows_on_the_page() {
-    let telemetry = Telemetry::new();
-    let batch = IdSource::default().batch_id(Micros::from_unix_seconds(1), 1);
-    let lane = LaneKey {
+fn lane() -> LaneKey {
+    LaneKey {
         provider: Arc::from("openai"),
         account: Fingerprint([7; 16]),
         endpoint: Endpoint::ChatCompletions,
         model: Arc::from("gpt-6-luna"),
         deadline_class: 0,
-    };
+    }
+}
+
+#[test]
+fn every_event_shows_on_the_page() {
+    let telemetry = Telemetry::new();
+    let batch = IdSource::default().batch_id(Micros::from_unix_seconds(1), 1);
+    let lane = lane();
     let second = Duration::from_secs(1);
     telemetry.request_accepted("/v1/chat/completions", 2_000);
     telemetry.ledger_lost(6);

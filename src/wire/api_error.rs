@@ -76,9 +76,19 @@ impl ApiError {
         Self::new(422, "idempotency_mismatch", message)
     }
 
+    /// 422: the test flight of the request's template went wrong, and nothing was bought.
+    pub fn flight_grounded(message: impl Into<String>) -> Self {
+        Self::new(422, "flight_grounded", message)
+    }
+
     /// 429: as many requests, bytes or connections are waiting as the configuration allows.
     pub fn queue_full(message: impl Into<String>) -> Self {
         Self::new(429, "queue_full", message).retry_after(30)
+    }
+
+    /// 429: the day's budget is used up.
+    pub fn budget_exceeded(message: impl Into<String>) -> Self {
+        Self::new(429, "budget_exceeded", message).retry_after(60)
     }
 
     /// 502: the batch gave no answer for this request.

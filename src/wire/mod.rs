@@ -9,4 +9,6 @@ pub mod line;
 pub mod openai;
 pub mod peek;
 pub mod replay;
+pub mod template;
 pub mod usage;
+pub mod verdict;

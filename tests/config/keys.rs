@@ -51,6 +51,10 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("log.format", "\"json\"", "\"json\""),
     ("log.level", "\"info,nightbus=debug\"", "\"info,nightbus=debug\""),
     ("flight.enabled", "false", "false"),
+    ("flight.min_requests", "10", "10"),
+    ("flight.size", "4", "4"),
+    ("flight.ground_timeout", "\"2h\"", "\"2h\""),
+    ("budget.daily_usd", "50.5", "50.5"),
 ];
 
 /// Keys that need company; they are tried with it in `access` and below.
@@ -79,10 +83,6 @@ const LATER: &[(&str, &str)] = &[
     ("providers.openai.kind", "\"azure\""),
     ("deferral.fallback", "[\"background_8h\", \"sync\"]"),
     ("store", "\"postgres://u:hunter2@db/nightbus\""),
-    ("flight.min_requests", "10"),
-    ("flight.size", "4"),
-    ("flight.ground_timeout", "\"2h\""),
-    ("budget.daily_usd", "50.0"),
     ("callbacks.secret", "\"whsec_hunter2\""),
     ("callbacks.secret_env", "\"HOOK_SECRET\""),
     ("callbacks.allow_private", "true"),

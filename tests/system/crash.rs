@@ -15,7 +15,8 @@ use super::common::provider::{Provider, quick};
 use super::ledger::agrees;
 use nightbus::sim::SimOptions;
 
-const TABLES: &str = "[batching]\nidle = \"40ms\"\nmax_age = \"300ms\"\npoll = \"100ms\"";
+const TABLES: &str = "[batching]\nidle = \"40ms\"\nmax_age = \"300ms\"\npoll = \"100ms\"\n\
+                      [flight]\nenabled = false";
 
 /// What callers were promised: markers of requests whose 202 arrived, by id.
 #[derive(Clone, Default)]
@@ -218,7 +219,7 @@ fn every_named_point_has_its_death() {
             }
         }
     }
-    let of_services = || super::services::TESTED.iter().map(|name| (*name).to_owned());
+    let of_services = || super::services::TESTED.iter().chain(super::flights::TESTED).map(|name| (*name).to_owned());
     assert_eq!(named, POINTS.iter().map(|(name, _)| (*name).to_owned()).chain(of_services()).collect());
     assert_eq!(named, TESTED.iter().map(|name| (*name).to_owned()).chain(of_services()).collect());
 }

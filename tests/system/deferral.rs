@@ -104,7 +104,8 @@ async fn a_failing_line_keeps_its_own_status_and_the_providers_error() {
 #[tokio::test]
 async fn two_hundred_callers_ride_in_at_most_two_batches_and_each_gets_its_own_answer() {
     let provider = Provider::quick().await;
-    let proxy = Proxy::with(&provider, "[batching]\nidle = \"700ms\"\npoll = \"100ms\"").await;
+    let proxy =
+        Proxy::with(&provider, "[batching]\nidle = \"700ms\"\npoll = \"100ms\"\n[flight]\nenabled = false").await;
     let client = &proxy.client;
     let replies = join_all((0..200).map(|at| async move {
         let reply = client.held(CHAT, &chat(&format!("label {}", probe(at)))).await;

@@ -17,7 +17,10 @@ const LINE_BYTES: usize = 64 * 1024;
 #[tokio::test]
 async fn a_large_input_file_is_written_as_a_stream() {
     let provider = Provider::quick().await;
-    let home = Home::new(&provider, "[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"");
+    let home = Home::new(
+        &provider,
+        "[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"\n[flight]\nenabled = false",
+    );
     let running = home.start().await;
     let client = running.client.clone();
     let next = Arc::new(AtomicUsize::new(0));

@@ -9,7 +9,8 @@ use super::common::provider::{Provider, quick};
 use super::messages::{MESSAGES, VERSION, message};
 use nightbus::sim::SimOptions;
 
-const TABLES: &str = "[batching]\nidle = \"40ms\"\nmax_age = \"300ms\"\npoll = \"100ms\"";
+const TABLES: &str = "[batching]\nidle = \"40ms\"\nmax_age = \"300ms\"\npoll = \"100ms\"\n\
+                      [flight]\nenabled = false";
 
 /// Sends an asynchronous call; its id if the 202 arrived.
 async fn send(client: &Client, probe: &str) -> Option<String> {

@@ -56,6 +56,8 @@ pub(super) struct JobReport {
     pub(super) first_failure: Option<String>,
     /// How often each label was given.
     pub(super) labels: BTreeMap<String, u64>,
+    /// Answers of live calls: the test flight.
+    pub(super) flown: u64,
     /// Answers that came with their price.
     pub(super) priced: u64,
     /// Sum of `x-nightbus-cost-usd`.
@@ -88,6 +90,7 @@ impl JobReport {
             return;
         }
         self.answered += 1;
+        self.flown += u64::from(answer.headers.get("x-nightbus-service").is_some_and(|service| service == "sync"));
         *self.labels.entry(label).or_default() += 1;
         let prices = (usd(&answer.headers, "x-nightbus-cost-usd"), usd(&answer.headers, "x-nightbus-saved-usd"));
         if let (Some(paid), Some(saved)) = prices {

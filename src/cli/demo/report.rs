@@ -16,9 +16,13 @@ pub(super) fn table(report: &JobReport, calls: u64, batches: u64) -> Vec<(String
         ("Batches", human::number(batches)),
         ("Time", human::span(report.took)),
         ("Live price", priced(report, report.paid_usd + report.saved_usd)),
-        ("Batch price", priced(report, report.paid_usd)),
+        ("Paid", priced(report, report.paid_usd)),
         ("Saved", saved(report)),
     ];
+    if report.flown > 0 {
+        let flown = format!("{} of them, live and at the live price, before the rest was submitted", report.flown);
+        rows.insert(2, ("Test flight", flown));
+    }
     if report.wrong > 0 {
         rows.insert(2, ("Wrong answers", human::number(report.wrong)));
     }
@@ -54,6 +58,7 @@ pub(super) fn json(report: &JobReport, calls: u64, batches: u64) -> Value {
         "wrong_answers": report.wrong,
         "failed": report.failed,
         "first_failure": report.first_failure,
+        "test_flight": report.flown,
         "batches": batches,
         "seconds": report.took.as_secs_f64(),
         "labels": report.labels,
@@ -110,10 +115,17 @@ mod tests {
         assert_eq!(value(&rows, "Live price").as_deref(), Some("$0.0100"));
         assert_eq!(value(&rows, "Saved").as_deref(), Some("$0.005000 (50 %)"));
         let partly = table(&report(300, 200), 300, 1);
-        assert_eq!(value(&partly, "Batch price").as_deref(), Some("$0.005000 for 200 of the answers"));
+        assert_eq!(value(&partly, "Paid").as_deref(), Some("$0.005000 for 200 of the answers"));
         let none = table(&report(300, 0), 300, 1);
         assert_eq!(value(&none, "Saved").as_deref(), Some("unknown"));
         assert_eq!(json(&report(300, 0), 300, 1)["saved_usd"], Value::Null);
+    }
+
+    #[test]
+    fn calls_that_flew_are_told() {
+        let flown = table(&JobReport { flown: 5, ..report(300, 300) }, 300, 1);
+        assert!(value(&flown, "Test flight").is_some_and(|told| told.starts_with("5 of them, live")));
+        assert!(value(&table(&report(300, 300), 300, 1), "Test flight").is_none());
     }
 
     #[test]

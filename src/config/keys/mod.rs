@@ -3,6 +3,7 @@
 mod calls;
 mod later;
 mod service;
+mod spending;
 
 use super::schema::Section;
 
@@ -23,8 +24,8 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::ADMIN_TLS,
     service::TLS,
     service::LOG,
-    later::FLIGHT,
-    later::BUDGET,
+    spending::FLIGHT,
+    spending::BUDGET,
     later::CALLBACKS,
     later::ROUTES,
 ];

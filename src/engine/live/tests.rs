@@ -29,6 +29,8 @@ fn record(services: &[Service], deadline_at: Option<Micros>) -> RequestRecord {
             body_hash: Fingerprint([2; 16]),
             idempotency: None,
             body_len: 9,
+            template: None,
+            most_output: None,
         },
         state: RequestState::Submitted,
         submitted_at: None,

@@ -3,7 +3,8 @@ use crate::domain::ids::IdSource;
 use crate::engine::bisect::Suspects;
 
 const TIMING: Timing = Timing { idle: Duration::from_secs(5), max_age: Duration::from_secs(60) };
-const LIMITS: BatchLimits = BatchLimits { requests: 10, bytes: 1_000, inputs: 100, tokens: None, overtake: false };
+const LIMITS: BatchLimits =
+    BatchLimits { requests: 10, bytes: 1_000, inputs: 100, tokens: None, overtake: false, nanos: None };
 
 struct Bench {
     ids: IdSource,
@@ -31,6 +32,9 @@ impl Bench {
             since: self.at(seconds),
             leave_by: None,
             apart: None,
+            template: None,
+            most_output: None,
+            estimate: 0,
         }
     }
 
@@ -197,4 +201,37 @@ async fn those_that_would_be_late_leave_alone() {
     assert_eq!((bench.lane.len(), bench.lane.bytes(), bench.lane.leave_by()), (2, 20, Some(bench.at(30))));
     assert_eq!(bench.batches(60), [2]);
     assert_eq!(bench.lane.leave_by(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn templates_are_counted_and_taken_out_by_name() {
+    let mut bench = Bench::new();
+    let (one, other) = (Fingerprint([1; 16]), Fingerprint([2; 16]));
+    for (at, template) in [one, other, one, one].into_iter().enumerate() {
+        let queued = Queued { template: Some(template), ..bench.queued(u64::try_from(at).unwrap(), 10, 0, 0) };
+        bench.lane.push(queued);
+    }
+    assert_eq!((bench.lane.count_of(one), bench.lane.count_of(other)), (3, 1));
+    let held = bench.lane.extract(|queued| queued.template == Some(one));
+    assert_eq!((held.len(), bench.lane.len(), bench.lane.bytes(), bench.lane.count_of(one)), (3, 1, 10, 0));
+    bench.lane.release(held);
+    assert_eq!(bench.lane.due_at(TIMING, &LIMITS), Some(bench.at(0)), "what was held leaves at once");
+    let batch = bench.lane.take(bench.at(3), TIMING, &LIMITS).unwrap();
+    assert_eq!(batch.iter().filter(|queued| queued.template == Some(one)).count(), 3);
+    assert_eq!(bench.lane.count_of(one), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_takes_no_more_than_the_budget_has_left() {
+    let mut bench = Bench::new();
+    for _ in 0..5 {
+        let queued = Queued { estimate: 40, ..bench.queued(0, 10, 0, 0) };
+        bench.lane.push(queued);
+    }
+    let due = bench.at(10);
+    let left = |nanos| BatchLimits { nanos: Some(nanos), ..LIMITS };
+    assert_eq!(bench.lane.take(due, TIMING, &left(100)).unwrap().len(), 2);
+    assert!(bench.lane.take(due, TIMING, &left(39)).is_none(), "not even one alone");
+    assert_eq!((bench.lane.len(), bench.lane.next_estimate()), (3, Some(40)));
+    assert_eq!(bench.lane.take(due, TIMING, &LIMITS).unwrap().len(), 3);
 }

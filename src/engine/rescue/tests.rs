@@ -220,6 +220,8 @@ impl Bench {
             body_hash: Fingerprint([2; 16]),
             idempotency: None,
             body_len: 13,
+            template: None,
+            most_output: None,
         };
         let waiter = self.engine.waiters().register(request.id);
         self.store.accept(request.clone(), Bytes::from_static(b"{\"model\":\"m\"}")).await.unwrap();

@@ -26,8 +26,8 @@ pub(super) fn accept(
     let inserted = session
         .connection
         .prepare_cached(
-            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag, client_key) \
-             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
+            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag, client_key, template, most_output) \
+             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             sequence,
@@ -42,6 +42,8 @@ pub(super) fn accept(
             request.deadline_at.map(|at| at.0),
             request.tag,
             request.key,
+            request.template.as_ref().map(|template| template.0),
+            request.most_output,
         ])?;
     if inserted == 0 {
         return Ok(Err(rules::taken(&request.id)));

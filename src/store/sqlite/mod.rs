@@ -14,6 +14,7 @@ mod checkpoint;
 mod crowd;
 mod errors;
 mod expire;
+mod flights;
 mod lanes;
 mod ledger;
 mod pool;

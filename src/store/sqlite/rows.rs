@@ -17,9 +17,9 @@ use crate::store::{BatchRecord, LiveCall, NewRequest, OutcomeSummary, ProviderBa
 pub(super) const REQUEST_COLUMNS: &str = "r.id, r.state, r.options, r.lane, r.caller, r.body_hash, r.idempotency, \
     r.body_len, r.created_at, r.deadline_at, r.tag, r.attempts, r.batch, r.submitted_at, r.finished_at, \
     a.status_code, a.service, a.provider_request_id, a.error_code, a.error_message, a.usage, a.cost_nanos, a.saved_nanos, \
-    r.live, r.live_since, r.live_sent, r.client_key";
+    r.live, r.live_since, r.live_sent, r.client_key, r.template, r.most_output";
 /// The number of the column after [`REQUEST_COLUMNS`].
-pub(super) const AFTER_REQUEST_COLUMNS: usize = 27;
+pub(super) const AFTER_REQUEST_COLUMNS: usize = 29;
 /// The tables of [`REQUEST_COLUMNS`].
 pub(super) const REQUEST_TABLES: &str = "requests r LEFT JOIN results a ON a.num = r.result";
 
@@ -98,6 +98,8 @@ pub(super) fn request_record(connection: &Connection, lanes: &Lanes, row: &Row<'
             deadline_at: micros(row, 9)?,
             tag: row.get(10)?,
             key: row.get(26)?,
+            template: optional16(row, 27)?.map(Fingerprint),
+            most_output: row.get(28)?,
         },
         state,
         attempts: row.get(11)?,

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{self, BatchId, RequestId};
 use crate::domain::lane::Fingerprint;
+use crate::store::flights::FlightRecord;
 use crate::store::keys::Keys;
 use crate::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCall};
 use crate::store::seal::{Kind, Sealer};
 use crate::store::sqlite::changes::SealedFinish;
-use crate::store::sqlite::{SqliteStore, batches, changes, expire, ledger, reads, services};
+use crate::store::sqlite::{SqliteStore, batches, changes, expire, flights, ledger, reads, services};
 use crate::store::{
     Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
     RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
@@ -120,6 +121,15 @@ impl Store for SqliteStore {
 
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
         Box::pin(self.read(services::durations))
+    }
+
+    fn keep_flight(&self, flight: FlightRecord, forget: Micros) -> StoreFuture<'_, ()> {
+        let bytes = ROW_BYTES + flight.pilots.len() * 16;
+        Box::pin(self.change(1, bytes, move |session| flights::keep(session, &flight, forget)))
+    }
+
+    fn flights(&self) -> StoreFuture<'_, Vec<FlightRecord>> {
+        Box::pin(self.read(flights::all))
     }
 
     fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {

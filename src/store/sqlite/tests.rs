@@ -50,6 +50,8 @@ fn request(ids: &IdSource) -> NewRequest {
         body_hash: Fingerprint([2; 16]),
         idempotency: None,
         body_len: 9,
+        template: None,
+        most_output: None,
     }
 }
 

@@ -21,7 +21,7 @@ def client_for(proxy: Proxy, key: str) -> AsyncOpenAI:
 async def test_two_hundred_calls_ride_in_at_most_two_batches(
     own_simulator: Simulator, start_proxy: Callable[..., Proxy]
 ) -> None:
-    proxy = start_proxy(batching__idle="1s")
+    proxy = start_proxy(batching__idle="1s", flight__enabled="false")
     words = [marker() for _ in range(CALLS)]
     async with client_for(proxy, "sk-many") as client:
         answers = await asyncio.gather(*(client.chat.completions.create(**chat(f"say {word}")) for word in words))

@@ -1,0 +1,171 @@
+//! What makes calls alike: everything of a body but what the single call is about. Two calls of one template differ in
+//! their user content alone, so what was learned of one says something of the other.
+//!
+//! Model, system and developer messages, tools, response format and sampling parameters count, in any order of the
+//! members; user content, names of users, seeds and what steers delivery do not. The model is the caller's to add: it
+//! stands in the lane, without `:batch`. Used by `intake::defer` when a call is accepted.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::lane::Endpoint;
+
+/// What a body says of its kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// Equal for calls of one template, to be hashed; none: the endpoint knows no templates.
+    pub identity: Option<Vec<u8>>,
+    /// The most output tokens that the call may have; none: it does not say.
+    pub most_output: Option<u32>,
+}
+
+/// Members that belong to the single call or its delivery.
+const OWN: [&str; 13] = [
+    "background",
+    "conversation",
+    "metadata",
+    "model",
+    "prediction",
+    "previous_response_id",
+    "prompt_cache_key",
+    "safety_identifier",
+    "seed",
+    "service_tier",
+    "stream",
+    "stream_options",
+    "user",
+];
+/// The most output tokens, under its names (providers.md, sections 1.13 and 2.2).
+const MOST_OUTPUT: [&str; 3] = ["max_completion_tokens", "max_output_tokens", "max_tokens"];
+
+#[derive(Deserialize)]
+struct Spoken<'a> {
+    #[serde(borrow, default)]
+    role: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct StoredPrompt<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+}
+
+/// Reads the template of a body that [`super::peek`] has checked.
+pub fn template(endpoint: Endpoint, body: &[u8]) -> Template {
+    let Ok(members) = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(body) else {
+        return Template::default();
+    };
+    let most_output = MOST_OUTPUT.iter().find_map(|name| members.get(*name)?.get().parse().ok());
+    let content = match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Messages => "messages",
+        Endpoint::Responses => "input",
+        Endpoint::Completions => "prompt",
+        // They have no instructions, and their answers cannot look wrong.
+        Endpoint::Embeddings | Endpoint::Moderations => return Template { identity: None, most_output },
+    };
+    let mut identity = Vec::new();
+    for (name, value) in &members {
+        let name: &str = name;
+        if name == content {
+            instructions(value).into_iter().for_each(|text| push(&mut identity, name, text));
+        } else if name == "prompt" {
+            // Its variables are the call's own.
+            if let Ok(prompt) = serde_json::from_str::<StoredPrompt<'_>>(value.get()) {
+                [prompt.id, prompt.version]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|part| push(&mut identity, name, part.get()));
+            }
+        } else if !OWN.contains(&name) {
+            push(&mut identity, name, value.get());
+        }
+    }
+    Template { identity: Some(identity), most_output }
+}
+
+/// The messages of a list that are not the user's or the model's.
+fn instructions(messages: &RawValue) -> Vec<&str> {
+    let items: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
+    let instructs = |item: &&RawValue| {
+        serde_json::from_str::<Spoken<'_>>(item.get())
+            .is_ok_and(|spoken| matches!(&*spoken.role, "system" | "developer"))
+    };
+    items.into_iter().filter(instructs).map(RawValue::get).collect()
+}
+
+/// Parts are told apart by their lengths: no content can look like another one's boundary.
+fn push(identity: &mut Vec<u8>, name: &str, value: &str) {
+    for part in [name, value] {
+        identity.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        identity.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(body: &str) -> Vec<u8> {
+        template(Endpoint::ChatCompletions, body.as_bytes()).identity.unwrap()
+    }
+
+    #[test]
+    fn user_content_delivery_and_order_do_not_count() {
+        let one = chat(
+            r#"{"model":"m","temperature":0,"messages":[{"role":"system","content":"S"},{"role":"user","content":"a"}]}"#,
+        );
+        let other = chat(
+            r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"b"},{"role":"assistant","content":"c"}],
+                "stream":true,"user":"u7","seed":5,"temperature":0,"model":"m:batch"}"#,
+        );
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn instructions_tools_formats_and_sampling_count() {
+        let base = r#"{"messages":[{"role":"developer","content":"S"},{"role":"user","content":"a"}]}"#;
+        for changed in [
+            r#"{"messages":[{"role":"developer","content":"T"},{"role":"user","content":"a"}]}"#,
+            r#"{"messages":[{"role":"user","content":"a"}]}"#,
+            r#"{"messages":[{"role":"developer","content":"S"}],"temperature":1}"#,
+            r#"{"messages":[{"role":"developer","content":"S"}],"tools":[]}"#,
+            r#"{"messages":[{"role":"developer","content":"S"}],"response_format":{"type":"json_object"}}"#,
+            r#"{"messages":[{"role":"developer","content":"S"}],"max_tokens":9}"#,
+        ] {
+            assert_ne!(chat(base), chat(changed), "{changed}");
+        }
+    }
+
+    #[test]
+    fn each_endpoint_has_its_own_content() {
+        let read = |endpoint, body: &str| template(endpoint, body.as_bytes()).identity;
+        let responses = |body| read(Endpoint::Responses, body);
+        assert_eq!(responses(r#"{"instructions":"I","input":"a"}"#), responses(r#"{"instructions":"I","input":"b"}"#));
+        assert_ne!(responses(r#"{"instructions":"I","input":"a"}"#), responses(r#"{"instructions":"J","input":"a"}"#));
+        assert_eq!(
+            responses(r#"{"prompt":{"id":"p","variables":{"x":1}}}"#),
+            responses(r#"{"prompt":{"id":"p","variables":{"x":2}}}"#)
+        );
+        assert_ne!(responses(r#"{"prompt":{"id":"p"}}"#), responses(r#"{"prompt":{"id":"q"}}"#));
+        let messages = |body| read(Endpoint::Messages, body);
+        assert_eq!(messages(r#"{"system":"S","messages":[1]}"#), messages(r#"{"system":"S","messages":[2]}"#));
+        assert_ne!(messages(r#"{"system":"S","messages":[]}"#), messages(r#"{"system":"T","messages":[]}"#));
+        assert_eq!(read(Endpoint::Completions, r#"{"prompt":"a"}"#), read(Endpoint::Completions, r#"{"prompt":"b"}"#));
+        assert_eq!(read(Endpoint::Embeddings, r#"{"input":"a"}"#), None);
+        assert_eq!(read(Endpoint::Moderations, r#"{"input":"a"}"#), None);
+    }
+
+    #[test]
+    fn the_most_output_is_read_under_each_name() {
+        for name in MOST_OUTPUT {
+            let body = format!(r#"{{"{name}":77}}"#);
+            assert_eq!(template(Endpoint::ChatCompletions, body.as_bytes()).most_output, Some(77), "{name}");
+        }
+        assert_eq!(template(Endpoint::Responses, b"{}").most_output, None);
+    }
+}
