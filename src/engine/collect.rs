@@ -27,8 +27,10 @@ use crate::wire::line::{self, BadLine, LineOutcome};
 
 /// How long file ids that should be there may be missing (contract, section 7: minutes).
 const FILE_ID_PATIENCE: Duration = Duration::from_secs(300);
-/// How often a file that breaks off or is not there is opened again, with pauses up to a minute.
+/// How often a file that is not there, or is not shown, is asked for, with pauses up to a minute.
 const FILE_ATTEMPTS: u32 = 10;
+/// How long one that breaks off, or a provider that is down, is tried again: its answers are paid for.
+const FILE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Settles every line of a batch that has ended at the provider, and records its end.
 pub(crate) async fn end(context: &Arc<Context>, batch: &BatchRecord, ended: Ended) -> Result<(), StepError> {
@@ -163,6 +165,8 @@ impl<'a> Harvest<'a> {
         credentials: &Credentials,
         file: &str,
     ) -> Result<Result<(), ProviderError>, StepError> {
+        let started = Instant::now();
+        let mut denied = 0;
         for attempt in 0.. {
             let error = match provider.download(credentials, file).await {
                 Ok(body) => match self.read_stream(body).await? {
@@ -173,9 +177,12 @@ impl<'a> Harvest<'a> {
                 },
                 Err(error) => error,
             };
-            if attempt + 1 >= FILE_ATTEMPTS {
+            denied += u32::from(error.is_not_found() || error.is_lasting());
+            if denied >= FILE_ATTEMPTS || started.elapsed() >= FILE_PATIENCE {
                 return Ok(Err(error));
             }
+            // Who is in the part that came need not wait for the rest.
+            self.recorder.flush().await?;
             wait_after(self.context, "download", &error, attempt).await?;
         }
         Ok(Ok(()))
