@@ -2,7 +2,7 @@
 //! processes that die at any step, and callers who leave and come back. All chance comes from the seed.
 //!
 //! `NIGHTBUS_TEST_SEEDS=10000` runs so many seeds; `NIGHTBUS_TEST_SEED=4711` runs that one and prints its trace.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[path = "simulation/callers.rs"]
 mod callers;
@@ -19,7 +19,11 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use callers::Caller;
+use nightbus::domain::service::Service;
 use parking_lot::Mutex;
+use provider::Outcome;
+use world::SECOND;
 
 /// Where nobody asks for more.
 const SEEDS: u64 = 1_000;
@@ -76,7 +80,7 @@ fn whatever_fails_nothing_is_lost_or_bought_twice() {
 #[test]
 fn one_seed_twice_gives_the_same_trace() {
     let config = life::configuration();
-    for seed in [3, 77, 1_234, 5_005] {
+    for seed in 5_000..5_030 {
         let (once, again) = (life::run(seed, &config).trace, life::run(seed, &config).trace);
         assert!(once.lines().count() > 10, "{once}");
         for (number, (left, right)) in once.lines().zip(again.lines()).enumerate() {
@@ -84,4 +88,24 @@ fn one_seed_twice_gives_the_same_trace() {
         }
         assert_eq!(once, again, "seed {seed}");
     }
+}
+
+fn assert_sound(outcome: &life::Outcome, executions: usize) {
+    assert!(outcome.broken.is_empty() && outcome.executions == executions, "{}", outcome.trace);
+}
+
+#[test]
+fn a_live_answer_is_not_bought_again_because_the_disk_is_full() {
+    let caller = Caller::patient(Some(SECOND * 40), &[Service::Sync]);
+    let outcome = life::one(caller, |state| state.ends_to_fail = 3);
+    assert_sound(&outcome, 1);
+    assert!(outcome.trace.contains("completed 200"), "{}", outcome.trace);
+}
+
+#[test]
+fn a_damaged_line_is_in_the_ledger_although_its_request_had_ended() {
+    let caller = Caller::patient(Some(SECOND * 15), &[]);
+    let outcome = life::one(caller, |state| state.every_line = Some(Outcome::Damaged));
+    assert_sound(&outcome, 1);
+    assert!(outcome.trace.contains("failed 504"), "{}", outcome.trace);
 }

@@ -256,18 +256,15 @@ impl<'a> Harvest<'a> {
         tally.add(retried);
         let missing: Vec<RequestId> =
             self.expected.iter().zip(&self.settled).filter_map(|(id, settled)| (!settled).then_some(*id)).collect();
-        if missing.is_empty() {
-            return Ok(tally);
-        }
+        let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.damaged.contains(id));
+        tally.failed += self.end_damaged(damaged).await?;
         // An earlier run may have settled some of them.
         let records = settle::riding(self.context, self.batch, missing).await?;
         let missing: Vec<RequestId> = records.iter().map(|record| record.request.id).collect();
+        if missing.is_empty() {
+            return Ok(tally);
+        }
         tracing::warn!(batch = %self.batch.id, missing = missing.len(), "lines are in neither result file");
-        let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.damaged.contains(id));
-        let refusal = Refusal::damaged(
-            "the provider's answer for this request is damaged: it was executed, and is not bought again",
-        );
-        tally.failed += settle::refuse(self.context, self.batch, &damaged, &refusal).await?;
         let settled = match lost_file {
             // Its lines were executed and billed: submitting them again would buy twice.
             Some(error) => {
@@ -285,6 +282,31 @@ impl<'a> Harvest<'a> {
         };
         tally.add(settled);
         Ok(tally)
+    }
+
+    /// Lines that were executed and cannot be read: errors for those who still wait for them, and in the ledger whatever
+    /// became of their requests. One that a live call is about to answer is charged after that: it must not end by this.
+    async fn end_damaged(&self, mut ids: Vec<RequestId>) -> Result<usize, StepError> {
+        const LOOK: Duration = Duration::from_secs(1);
+        let refusal = Refusal::damaged(
+            "the provider's answer for this request is damaged: it was executed, and is not bought again",
+        );
+        let mut failed = 0;
+        while !ids.is_empty() {
+            let open = self.context.store.records(ids.clone()).await?.into_iter();
+            let open: HashSet<RequestId> =
+                open.filter(|record| !record.state.is_terminal()).map(|record| record.request.id).collect();
+            let riding = settle::riding(self.context, self.batch, open.iter().copied().collect()).await?;
+            let riding: HashSet<RequestId> = riding.into_iter().map(|record| record.request.id).collect();
+            let (later, now): (Vec<_>, Vec<_>) =
+                ids.into_iter().partition(|id| open.contains(id) && !riding.contains(id));
+            failed += settle::refuse(self.context, self.batch, &now, &refusal).await?;
+            ids = later;
+            if !ids.is_empty() && !self.context.sleep(LOOK).await {
+                return Err(StepError::Stopping);
+            }
+        }
+        Ok(failed)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The dispatcher: one task that owns all lane queues, decides when batches leave, and starts a task for each.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -46,9 +46,10 @@ struct Lane {
 struct Dispatcher {
     context: Arc<Context>,
     timing: Timing,
-    lanes: HashMap<Arc<LaneKey>, Lane>,
+    /// Ordered, so that the same calls give the same batches (`tests/simulation.rs`).
+    lanes: BTreeMap<Arc<LaneKey>, Lane>,
     /// Requests that live calls are to serve, by the first service and the reason.
-    leaving: HashMap<(Arc<LaneKey>, Service, &'static str), Vec<RequestId>>,
+    leaving: BTreeMap<(Arc<LaneKey>, Service, &'static str), Vec<RequestId>>,
 }
 
 /// How often the view for the admin API is refreshed at most.
@@ -58,7 +59,7 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedReceiver<Message>) {
     let timing = Timing { idle: context.batching.idle, max_age: context.batching.max_age };
     let mut dispatcher =
-        Dispatcher { context: Arc::clone(&context), timing, lanes: HashMap::new(), leaving: HashMap::new() };
+        Dispatcher { context: Arc::clone(&context), timing, lanes: BTreeMap::new(), leaving: BTreeMap::new() };
     let stop = context.tasks.stop_token().clone();
     let mut publish_at: Option<Instant> = None;
     let mut buffer = Vec::with_capacity(512);
@@ -188,7 +189,7 @@ impl Dispatcher {
                 self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
             }
         }
-        for ((lane, service, why), ids) in self.leaving.drain() {
+        for ((lane, service, why), ids) in std::mem::take(&mut self.leaving) {
             self.context.telemetry.fallback(service.as_str(), ids.len(), why);
             live::start(&self.context, &lane, ids, true);
         }

@@ -1,6 +1,6 @@
 //! What becomes of requests whose line gave no answer: queued again, or ended with an error that says why.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -417,7 +417,7 @@ pub(crate) async fn failed_validation(
         return end_batch(context, batch, BatchEvent::Fail, tally, message).await;
     }
     let numbered = file_lines(batch, &context.store.records(lines.clone()).await?);
-    let named: HashMap<RequestId, &BatchFault> =
+    let named: BTreeMap<RequestId, &BatchFault> =
         object.errors.iter().filter_map(|fault| Some((*numbered.get(fault.line?.checked_sub(1)?)?, fault))).collect();
     if named.is_empty() {
         let refusal = first.map_or_else(

@@ -65,6 +65,22 @@ impl Caller {
         })
     }
 
+    /// One that comes at once and stays.
+    pub(crate) fn patient(deadline: Option<Duration>, fallback: &[Service]) -> Self {
+        Self {
+            number: 0,
+            comes_at: BEGIN,
+            model: 0,
+            deadline,
+            fallback: Fallback::of(fallback),
+            held: true,
+            leaves: None,
+            withdraws_after: None,
+            attempts: 0,
+            over: false,
+        }
+    }
+
     pub(crate) const fn is_over(&self) -> bool {
         self.over
     }
@@ -159,7 +175,8 @@ impl Visit {
 
     fn is_mine(&self, id: RequestId) {
         let caller = self.caller.lock().number;
-        let asked = self.world.with(|state| state.asked.values().find(|asked| asked.id == id).map(|asked| asked.caller));
+        let asked =
+            self.world.with(|state| state.asked.values().find(|asked| asked.id == id).map(|asked| asked.caller));
         if asked != Some(caller) {
             self.world.broke(format!("caller {caller} was given the request of {asked:?}"));
         }

@@ -20,7 +20,9 @@ fn requests(world: &World) -> Vec<(String, Asked)> {
 
 /// Whether every request that is in the store has ended, and every batch.
 pub(crate) fn settled(world: &World, store: &SharedStore) -> bool {
-    requests(world).iter().all(|(_, asked)| now(store.request(asked.id)).is_none_or(|record| record.state.is_terminal()))
+    requests(world)
+        .iter()
+        .all(|(_, asked)| now(store.request(asked.id)).is_none_or(|record| record.state.is_terminal()))
         && now(store.batches(true, None, 1)).is_empty()
 }
 
@@ -53,13 +55,7 @@ pub(crate) fn check(world: &World, store: &SharedStore) -> usize {
     executions
 }
 
-fn check_request(
-    world: &World,
-    store: &SharedStore,
-    nonce: &str,
-    asked: &Asked,
-    lines: &[(BatchId, bool)],
-) -> usize {
+fn check_request(world: &World, store: &SharedStore, nonce: &str, asked: &Asked, lines: &[(BatchId, bool)]) -> usize {
     let live = world.with(|state| state.live.get(nonce).cloned().unwrap_or_default());
     let Some(stored) = now(store.result(asked.id)) else {
         if asked.accepted || !lines.is_empty() || !live.is_empty() {
@@ -76,7 +72,8 @@ fn check_request(
     if heard > 1 {
         wrong.push(format!("was bought live {heard} times although the answers came"));
     }
-    if !lines.is_empty() && !live.is_empty() && !(asked.deadline.is_some() && asked.may_fall_back) {
+    let rescued = asked.deadline.is_some() && asked.may_fall_back;
+    if !lines.is_empty() && !live.is_empty() && !rescued {
         wrong.push("was bought live although a batch had answered, and no deadline called for it".to_owned());
     }
     if !live.is_empty() && !asked.may_fall_back {
@@ -107,7 +104,8 @@ fn answer(nonce: &str, stored: &nightbus::store::StoredResult, executions: usize
     if status >= 300 || stored.record.state != RequestState::Completed {
         return None;
     }
-    let body: serde_json::Value = serde_json::from_slice(stored.body.as_deref().unwrap_or_default()).unwrap_or_default();
+    let body: serde_json::Value =
+        serde_json::from_slice(stored.body.as_deref().unwrap_or_default()).unwrap_or_default();
     (body["nonce"] != nonce || executions == 0).then(|| format!("was answered with {body}"))
 }
 

@@ -19,7 +19,7 @@ use crate::callers::{Caller, Visit};
 use crate::checks;
 use crate::provider::Provider;
 use crate::store::Shaky;
-use crate::world::{BEGIN, Machine, SECOND, World};
+use crate::world::{BEGIN, Machine, SECOND, State, World};
 
 /// Whatever has not ended by then is stuck.
 const HORIZON: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -63,31 +63,44 @@ pub(crate) fn run(seed: u64, config: &Config) -> Outcome {
     fastrand::seed(seed);
     let world = World::new(seed);
     let mut crowd = BEGIN;
-    let count = world.between(1..10);
-    let callers = (0..count as usize).map(|number| Arc::new(Mutex::new(Caller::draw(&world, number, &mut crowd))));
-    let callers = callers.collect();
+    let count = usize::try_from(world.between(1..10)).expect("small");
+    let callers = (0..count).map(|number| Caller::draw(&world, number, &mut crowd)).collect();
+    let deaths = [0, 0, 1, 1, 2, 4][usize::try_from(world.between(0..6)).expect("small")];
+    let jumps = world.happens(0.15);
+    through(config, &world, callers, deaths, jumps)
+}
+
+/// One caller, in a world in which nothing goes wrong but what is asked for.
+pub(crate) fn one(caller: Caller, change: impl FnOnce(&mut State)) -> Outcome {
+    fastrand::seed(1);
+    through(&configuration(), &World::calm(change), vec![caller], 0, false)
+}
+
+fn through(config: &Config, world: &Arc<World>, callers: Vec<Caller>, deaths: u32, jumps: bool) -> Outcome {
     let mut capability = Capability::of(&config.providers["openai"], &config.batching);
     capability.max_requests = u32::try_from(world.between(1..12)).expect("small");
-    let store = Arc::new(Shaky { inner: in_memory().expect("random numbers"), world: Arc::clone(&world) });
-    let provider = Arc::new(Provider { capability, world: Arc::clone(&world) });
-    let run = Run { config: config.clone(), world, store, provider, callers };
-    let deaths = [0, 0, 1, 1, 2, 4][run.world.between(0..6) as usize];
-    let jumps = run.world.happens(0.15);
+    let run = Run {
+        config: config.clone(),
+        world: Arc::clone(world),
+        store: Arc::new(Shaky { inner: in_memory().expect("random numbers"), world: Arc::clone(world) }),
+        provider: Arc::new(Provider { capability, world: Arc::clone(world) }),
+        callers: callers.into_iter().map(|caller| Arc::new(Mutex::new(caller))).collect(),
+    };
     for life in 0.. {
-        let crash_at = (life < deaths).then(|| run.world.between(1..250) as u32);
+        let crash_at = (life < deaths).then(|| u32::try_from(world.between(1..250)).expect("small"));
         if run.live(crash_at) != End::Died {
             break;
         }
         if jumps {
-            run.world.with(|state| {
+            world.with(|state| {
                 state.skew = state.rng.i64(-3_600_000_000..3_600_000_000);
                 state.jumped = true;
             });
         }
     }
-    let executions = checks::check(&run.world, &run.store.inner);
-    let broken = run.world.with(|state| state.broken.clone());
-    let mut trace = run.world.trace();
+    let executions = checks::check(world, &run.store.inner);
+    let broken = world.with(|state| state.broken.clone());
+    let mut trace = world.trace();
     writeln!(trace, "{executions} executions").expect("texts grow");
     Outcome { broken, trace, executions }
 }
@@ -134,8 +147,7 @@ impl Run {
             return End::Died;
         };
         for caller in &self.callers {
-            let visit =
-                Visit { world: Arc::clone(&self.world), engine: engine.clone(), caller: Arc::clone(caller) };
+            let visit = Visit { world: Arc::clone(&self.world), engine: engine.clone(), caller: Arc::clone(caller) };
             drop(tasks.spawn("caller", visit.run()));
         }
         while self.world.true_now().since(BEGIN) < HORIZON {

@@ -92,9 +92,8 @@ impl SimBatch {
         let over = self.ended().is_some_and(|ended| ended <= now);
         let status = if over { self.end } else { BatchStatus::Running };
         let shown = over && status != BatchStatus::Failed && now >= self.files_at;
-        let count = |wanted: bool| {
-            self.lines.iter().filter(|line| (self.bills(line) == wanted) && self.shows(line)).count()
-        };
+        let count =
+            |wanted: bool| self.lines.iter().filter(|line| (self.bills(line) == wanted) && self.shows(line)).count();
         let (good, bad) = (count(true), count(false));
         BatchObject {
             id: format!("batch_{at}"),
@@ -203,11 +202,10 @@ impl Provider {
         for (custom_id, nonce) in lines {
             let share = world.with(|state| state.rng.f64());
             let outcome = if world.provider_fails(0.7) {
-                let choices =
-                    [Outcome::Damaged, Outcome::Refused, Outcome::Failed, Outcome::NotRun, Outcome::Missing];
+                let choices = [Outcome::Damaged, Outcome::Refused, Outcome::Failed, Outcome::NotRun, Outcome::Missing];
                 choices[usize::try_from(world.between(0..5)).expect("small")]
             } else {
-                Outcome::Answered
+                world.with(|state| state.every_line).unwrap_or(Outcome::Answered)
             };
             let runs_at = created_at.plus(takes.mul_f64(share));
             batch.lines.push(Line { custom_id: custom_id.clone(), nonce: nonce.clone(), runs_at, outcome });
@@ -326,11 +324,8 @@ fn result_line(batch: &SimBatch, line: &Line) -> String {
 
 /// In pieces of a few bytes; broken off after some of them.
 fn body(text: &str, piece: usize, cut_after: Option<usize>) -> Body {
-    let mut frames: Vec<Result<Frame<Bytes>, BoxError>> = text
-        .as_bytes()
-        .chunks(piece.max(1))
-        .map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk))))
-        .collect();
+    let mut frames: Vec<Result<Frame<Bytes>, BoxError>> =
+        text.as_bytes().chunks(piece.max(1)).map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
     if let Some(count) = cut_after {
         frames.truncate(count);
         frames.push(Err("connection reset".into()));
@@ -357,11 +352,15 @@ impl BatchProvider for Provider {
             if content.len() as u64 != file.length {
                 self.world.broke(format!("a file of {} bytes was announced as {}", content.len(), file.length));
             }
-            let lines = String::from_utf8(content.to_vec()).expect("text").lines().map(|line| {
-                let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-                let id = line["custom_id"].as_str().expect("named").to_owned();
-                (id, line["body"]["nonce"].as_str().expect("each has one").to_owned())
-            }).collect();
+            let lines = String::from_utf8(content.to_vec())
+                .expect("text")
+                .lines()
+                .map(|line| {
+                    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                    let id = line["custom_id"].as_str().expect("named").to_owned();
+                    (id, line["body"]["nonce"].as_str().expect("each has one").to_owned())
+                })
+                .collect();
             let at = self.world.with(|state| {
                 state.provider.files.push(lines);
                 state.provider.files.len() - 1
@@ -430,7 +429,8 @@ impl BatchProvider for Provider {
             if stale && self.world.happens(0.5) {
                 return Err(refused("poll", 404, "not_found"));
             }
-            let object = self.visible(id, |batch, at, now| batch.object(at, if stale { batch.created_at } else { now }));
+            let object =
+                self.visible(id, |batch, at, now| batch.object(at, if stale { batch.created_at } else { now }));
             object.ok_or_else(|| refused("poll", 404, "not_found"))
         })
     }

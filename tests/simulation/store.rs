@@ -99,6 +99,14 @@ impl Store for Shaky {
             .collect();
         let copies = finished.clone();
         let work = async move {
+            let fails = self.world.with(|state| {
+                let left = state.ends_to_fail.checked_sub(1);
+                state.ends_to_fail = left.unwrap_or(0);
+                left.is_some()
+            });
+            if fails {
+                return Err(StoreError::Unwritable("no space left on device".to_owned()));
+            }
             let applied = self.inner.finish(finished).await?;
             for (finish, _) in copies.into_iter().zip(&applied).filter(|(_, applied)| **applied) {
                 let end = End { state: finish.state, summary: finish.summary, body: finish.body };

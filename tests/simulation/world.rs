@@ -81,6 +81,10 @@ pub(crate) struct State {
     pub(crate) broken: Vec<String>,
     trace: String,
     names: BTreeMap<String, usize>,
+    /// So many times the end of a request cannot be recorded, whatever the weather.
+    pub(crate) ends_to_fail: u32,
+    /// What becomes of every line of a batch, whatever the weather.
+    pub(crate) every_line: Option<crate::provider::Outcome>,
 }
 
 /// Shared by the store, the provider and the callers of one run.
@@ -115,8 +119,20 @@ impl World {
             broken: Vec::new(),
             trace: String::new(),
             names: BTreeMap::new(),
+            ends_to_fail: 0,
+            every_line: None,
         };
         Arc::new(Self { state: Mutex::new(state), crashed: Notify::new() })
+    }
+
+    /// A world in which nothing goes wrong but what is asked for.
+    pub(crate) fn calm(change: impl FnOnce(&mut State)) -> Arc<Self> {
+        let world = Self::new(0);
+        world.with(|state| {
+            (state.weather.provider, state.weather.store) = (0.0, 0.0);
+            change(state);
+        });
+        world
     }
 
     /// A process starts, in a runtime of its own; `crash_at`: it dies at that step.
