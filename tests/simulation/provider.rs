@@ -446,6 +446,7 @@ impl BatchProvider for Provider {
                     if batch.end != BatchStatus::Failed && now.plus(takes) < batch.ends_at {
                         batch.ends_at = now.plus(takes);
                         batch.end = BatchStatus::Cancelled;
+                        batch.files_at = batch.files_at.min(batch.ends_at.plus(SECOND * 100));
                     }
                 }
                 batch.object(at, now)
