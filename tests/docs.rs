@@ -21,7 +21,14 @@ fn root() -> &'static Path {
 
 /// What is checked word by word.
 fn pages() -> Vec<Page> {
-    let own = ["README.md", "ARCHITECTURE.md", "docs/semantics.md", "docs/providers.md", "docs/security.md"];
+    let own = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/semantics.md",
+        "docs/providers.md",
+        "docs/security.md",
+        "docs/faults.md",
+    ];
     own.into_iter().map(Page::read).collect()
 }
 
@@ -103,7 +110,7 @@ fn files_and_tests_that_are_named_exist() {
             let has_test = test.is_none_or(|test| {
                 tests += 1;
                 let text = if there { text_of(Path::new(file)) } else { String::new() };
-                text.contains(&format!("fn {test}(")) || text.contains(&format!("def {test}("))
+                has_test(&text, test)
             });
             if !there || !has_test {
                 missing.push(format!("{}: {span}", page.path.display()));
@@ -112,6 +119,50 @@ fn files_and_tests_that_are_named_exist() {
     }
     assert_none("named, but not there", &missing);
     assert!(tests >= 10, "README names the tests that hold its promises; {tests} found");
+}
+
+/// Tests are functions, of Rust or Python, or lines of a table that a macro makes tests of.
+fn has_test(text: &str, test: &str) -> bool {
+    let of_a_table = || text.contains("macro_rules!") && text.contains(&format!("\n    {test}: \""));
+    text.contains(&format!("fn {test}(")) || text.contains(&format!("def {test}(")) || of_a_table()
+}
+
+/// The rows of all tables of a page that have this heading, cell by cell.
+fn rows_under(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        inside = line == heading || inside && line.starts_with('|');
+        if inside && line != heading && !line.starts_with("| ---") {
+            rows.push(line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect());
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_fault_of_the_simulator_is_in_the_catalogue_and_every_row_names_its_test() {
+    let code = text_of(Path::new("src/sim/faults.rs"));
+    let table = code.split("faults! {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap();
+    let faults: BTreeSet<&str> = table.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    assert!(faults.len() > 40 && faults.contains("create-lost"), "{faults:?}");
+    let catalogue = text_of(Path::new("docs/faults.md"));
+    let rows = rows_under(&catalogue, "| Fault | Simulator | The caller sees | Billed | Test |");
+    let listed: BTreeSet<&str> = rows.iter().filter_map(|row| spans(row.get(1)?).into_iter().next()).collect();
+    assert_eq!(listed, faults);
+    let without: Vec<String> =
+        rows.iter().filter(|row| row.len() != 5 || !row[4].contains("::")).map(|row| row.join(" | ")).collect();
+    assert_none("rows of docs/faults.md that are not whole, or name no test", &without);
+}
+
+#[test]
+fn every_promise_of_the_readme_names_its_test() {
+    let readme = text_of(Path::new("README.md"));
+    let promises = rows_under(&readme, "| Promise | How | Held by |");
+    assert!(promises.len() > 10, "{promises:?}");
+    let without: Vec<String> =
+        promises.iter().filter(|row| row.len() != 3 || !row[2].contains("::")).map(|row| row.join(" | ")).collect();
+    assert_none("promises that nothing holds", &without);
 }
 
 #[test]
@@ -177,7 +228,7 @@ fn errors_are_listed_with_their_status() {
 #[test]
 fn options_headers_and_variables_exist() {
     let configuration = text_of(Path::new("docs/configuration.md"));
-    let source = source_text();
+    let source = source_text() + &text_of(Path::new("tests/simulation.rs"));
     let mut unknown = Vec::new();
     for page in pages() {
         let mut complain = |what: &str| unknown.push(format!("{}: {what}", page.path.display()));

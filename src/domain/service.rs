@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How a request is in the end served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
     /// The provider's Batch API.
     Batch,

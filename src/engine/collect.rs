@@ -28,8 +28,10 @@ use crate::wire::line::{self, BadLine, LineOutcome};
 
 /// How long file ids that should be there may be missing (contract, section 7: minutes).
 const FILE_ID_PATIENCE: Duration = Duration::from_secs(300);
-/// How often a file that breaks off or is not there is opened again, with pauses up to a minute.
+/// How often a file that is not there, or is not shown, is asked for, with pauses up to a minute.
 const FILE_ATTEMPTS: u32 = 10;
+/// How long one that breaks off, or a provider that is down, is tried again: its answers are paid for.
+const FILE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Settles every line of a batch that has ended at the provider, and records its end.
 pub(crate) async fn end(context: &Arc<Context>, batch: &BatchRecord, ended: Ended) -> Result<(), StepError> {
@@ -164,6 +166,8 @@ impl<'a> Harvest<'a> {
         credentials: &Credentials,
         file: &str,
     ) -> Result<Result<(), ProviderError>, StepError> {
+        let started = Instant::now();
+        let mut denied = 0;
         for attempt in 0.. {
             let error = match provider.download(credentials, file).await {
                 Ok(body) => match self.read_stream(body).await? {
@@ -174,9 +178,12 @@ impl<'a> Harvest<'a> {
                 },
                 Err(error) => error,
             };
-            if attempt + 1 >= FILE_ATTEMPTS {
+            denied += u32::from(error.is_not_found() || error.is_lasting());
+            if denied >= FILE_ATTEMPTS || started.elapsed() >= FILE_PATIENCE {
                 return Ok(Err(error));
             }
+            // Who is in the part that came need not wait for the rest.
+            self.recorder.flush().await?;
             wait_after(self.context, &self.batch.lane, "download", &error, attempt).await?;
         }
         Ok(Ok(()))
@@ -250,18 +257,15 @@ impl<'a> Harvest<'a> {
         tally.add(retried);
         let missing: Vec<RequestId> =
             self.expected.iter().zip(&self.settled).filter_map(|(id, settled)| (!settled).then_some(*id)).collect();
-        if missing.is_empty() {
-            return Ok(tally);
-        }
+        let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.damaged.contains(id));
+        tally.failed += self.end_damaged(damaged).await?;
         // An earlier run may have settled some of them.
         let records = settle::riding(self.context, self.batch, missing).await?;
         let missing: Vec<RequestId> = records.iter().map(|record| record.request.id).collect();
+        if missing.is_empty() {
+            return Ok(tally);
+        }
         tracing::warn!(batch = %self.batch.id, missing = missing.len(), "lines are in neither result file");
-        let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.damaged.contains(id));
-        let refusal = Refusal::damaged(
-            "the provider's answer for this request is damaged: it was executed, and is not bought again",
-        );
-        tally.failed += settle::refuse(self.context, self.batch, &damaged, &refusal).await?;
         let settled = match lost_file {
             // Its lines were executed and billed: submitting them again would buy twice.
             Some(error) => {
@@ -279,6 +283,31 @@ impl<'a> Harvest<'a> {
         };
         tally.add(settled);
         Ok(tally)
+    }
+
+    /// Lines that were executed and cannot be read: errors for those who still wait for them, and in the ledger whatever
+    /// became of their requests. One that a live call is about to answer is charged after that: it must not end by this.
+    async fn end_damaged(&self, mut ids: Vec<RequestId>) -> Result<usize, StepError> {
+        const LOOK: Duration = Duration::from_secs(1);
+        let refusal = Refusal::damaged(
+            "the provider's answer for this request is damaged: it was executed, and is not bought again",
+        );
+        let mut failed = 0;
+        while !ids.is_empty() {
+            let open = self.context.store.records(ids.clone()).await?.into_iter();
+            let open: HashSet<RequestId> =
+                open.filter(|record| !record.state.is_terminal()).map(|record| record.request.id).collect();
+            let riding = settle::riding(self.context, self.batch, open.iter().copied().collect()).await?;
+            let riding: HashSet<RequestId> = riding.into_iter().map(|record| record.request.id).collect();
+            let (later, now): (Vec<_>, Vec<_>) =
+                ids.into_iter().partition(|id| open.contains(id) && !riding.contains(id));
+            failed += settle::refuse(self.context, self.batch, &now, &refusal).await?;
+            ids = later;
+            if !ids.is_empty() && !self.context.sleep(LOOK).await {
+                return Err(StepError::Stopping);
+            }
+        }
+        Ok(failed)
     }
 }
 

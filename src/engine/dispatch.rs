@@ -2,7 +2,7 @@
 
 mod gate;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -65,10 +65,11 @@ struct Lane {
 struct Dispatcher {
     context: Arc<Context>,
     timing: Timing,
-    lanes: HashMap<Arc<LaneKey>, Lane>,
+    /// Ordered, so that the same calls give the same batches (`tests/simulation.rs`).
+    lanes: BTreeMap<Arc<LaneKey>, Lane>,
     quotas: Quotas,
     /// Requests that live calls are to serve, by the first service and the reason.
-    leaving: HashMap<(Arc<LaneKey>, Service, &'static str), Vec<RequestId>>,
+    leaving: BTreeMap<(Arc<LaneKey>, Service, &'static str), Vec<RequestId>>,
 }
 
 /// How often the view for the admin API is refreshed at most.
@@ -83,9 +84,9 @@ pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedRece
     let mut dispatcher = Dispatcher {
         context: Arc::clone(&context),
         timing,
-        lanes: HashMap::new(),
+        lanes: BTreeMap::new(),
         quotas: Quotas::default(),
-        leaving: HashMap::new(),
+        leaving: BTreeMap::new(),
     };
     let stop = context.tasks.stop_token().clone();
     let mut publish_at: Option<Instant> = None;
@@ -249,7 +250,7 @@ impl Dispatcher {
                 self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
             }
         }
-        for ((lane, service, why), ids) in self.leaving.drain() {
+        for ((lane, service, why), ids) in std::mem::take(&mut self.leaving) {
             self.context.telemetry.fallback(service.as_str(), ids.len(), why);
             live::start(&self.context, &lane, ids, true);
         }

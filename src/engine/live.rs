@@ -224,7 +224,7 @@ async fn call(context: &Arc<Context>, record: &RequestRecord, service: Service) 
     match answered {
         Ok(LiveAnswer { status, request_id, body }) => {
             let outcome = LineOutcome::Answered { status, provider_request_id: request_id, body };
-            end(context, record, finish_of(context, lane, (service, EXECUTION), id, outcome)).await?;
+            keep(context, record, &finish_of(context, lane, (service, EXECUTION), id, outcome)).await?;
             Ok(Called::Over)
         }
         Err(error) if error.is_unsettled() => {
@@ -239,6 +239,22 @@ fn credentials(context: &Context, lane: &LaneKey) -> Option<(Arc<dyn BatchProvid
     let provider = context.provider(lane)?;
     let config = context.provider_configs.get(&*lane.provider)?;
     Some((Arc::clone(provider), context.accounts.credentials(lane, config)?))
+}
+
+/// Ends the request by an answer that is paid for and is nowhere but here: as often as it takes. To drop it because the
+/// disk is full would be to buy it again.
+async fn keep(context: &Context, record: &RequestRecord, finish: &Finish) -> Result<(), StepError> {
+    for failures in 0.. {
+        match end(context, record, finish.clone()).await {
+            Err(StepError::Store(error)) => context.telemetry.store_failed(&error),
+            ended => return ended,
+        }
+        let wait = backoff(failures, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64());
+        if !context.sleep(wait).await {
+            return Err(StepError::Stopping);
+        }
+    }
+    Ok(())
 }
 
 async fn end(context: &Context, record: &RequestRecord, finish: Finish) -> Result<(), StepError> {

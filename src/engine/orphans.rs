@@ -174,7 +174,10 @@ impl Orphans {
 
     fn select(&self, wanted: impl Fn(&Owed) -> bool) -> Vec<RequestId> {
         let inner = self.inner.lock();
-        inner.by_body.values().flatten().filter(|owed| wanted(owed)).map(|owed| owed.id).collect()
+        let mut ids: Vec<_> =
+            inner.by_body.values().flatten().filter(|owed| wanted(owed)).map(|owed| owed.id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn attachment(&self, id: RequestId) -> Attachment {

@@ -5,7 +5,7 @@
 //! have caused without being named is looked for (`bisect`); anything else is every caller's error. Called by `collect`
 //! (a batch that failed) and `submit` (a file that is too large to be taken).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub(crate) async fn refused(
     for fault in object.errors.iter().filter(|fault| OURS.contains(&fault.code.as_str())) {
         tracing::error!(batch = %batch.id, code = fault.code, line = fault.line, "a batch file of ours was malformed");
     }
-    let named: HashMap<RequestId, &BatchFault> =
+    let named: BTreeMap<RequestId, &BatchFault> =
         object.errors.iter().filter_map(|fault| Some((*lines.get(fault.line?.checked_sub(1)?)?, fault))).collect();
     if !named.is_empty() {
         return named_lines(context, batch, lines, named).await;
@@ -112,7 +112,7 @@ async fn named_lines(
     context: &Arc<Context>,
     batch: &BatchRecord,
     lines: Vec<RequestId>,
-    named: HashMap<RequestId, &BatchFault>,
+    named: BTreeMap<RequestId, &BatchFault>,
 ) -> Result<(), StepError> {
     let mut tally = Tally::default();
     for (id, fault) in &named {

@@ -48,6 +48,8 @@ struct Script {
     /// Lines of a cancelled batch that were done.
     done: usize,
     live_takes: Duration,
+    /// After the batch was created; before, downloads are answered 503.
+    downloads_work_after: Duration,
 }
 
 const ORDINARY: Script = Script {
@@ -56,6 +58,7 @@ const ORDINARY: Script = Script {
     cancelling_takes: MINUTE,
     done: 0,
     live_takes: Duration::from_secs(5),
+    downloads_work_after: Duration::ZERO,
 };
 
 #[derive(Debug)]
@@ -146,6 +149,11 @@ impl BatchProvider for Scripted {
     fn download<'a>(&'a self, _: &'a Credentials, _: &'a str) -> ProviderFuture<'a, Body> {
         Box::pin(async move {
             let seen = self.seen.lock();
+            if seen.batches.last().unwrap().since.elapsed() < self.script.downloads_work_after {
+                let (code, message, body) = (String::new(), String::new(), Bytes::new());
+                let operation = "download";
+                return Err(ProviderError::Refused { operation, status: 503, code, message, body, retry_after: None });
+            }
             let lines = self.answered(seen.batches.last().unwrap()).iter().map(|id| {
                 format!(
                     "{{\"custom_id\":\"{id}\",\"response\":{{\"status_code\":200,\"body\":{{\"by\":\"batch\"}}}}}}\n"
@@ -343,5 +351,15 @@ async fn a_live_call_that_is_too_slow_ends_with_the_deadline_and_is_counted_when
     let page = bench.telemetry.render();
     assert!(page.contains("nightbus_wasted_answers_total{service=\"sync\"} 1"), "{page}");
     assert_eq!(bench.live_calls(), 1);
+    bench.tasks.shutdown(MINUTE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_downloads_loses_no_answer() {
+    let bench = Bench::new(Script { downloads_work_after: 9 * HOUR, ..ORDINARY }).await;
+    let (services, after) = bench.ask_many(3, 25 * HOUR).await;
+    assert_eq!(services, ["batch"; 3]);
+    assert!(after > 9 * HOUR && after < 9 * HOUR + 2 * MINUTE, "{after:?}");
+    assert_eq!((bench.live_calls(), bench.batches()), (0, 1));
     bench.tasks.shutdown(MINUTE).await;
 }
