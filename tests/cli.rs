@@ -8,6 +8,8 @@ mod audit;
 mod command;
 #[path = "cli/roi.rs"]
 mod roi;
+#[path = "cli/run.rs"]
+mod run;
 
 use std::time::Duration;
 
@@ -32,6 +34,10 @@ fn a_mistake_in_the_arguments_is_exit_code_2() {
         &["simulate", "--batch-seconds", "soon"],
         &["simulate", "--listen", "127.0.0.1:0", "--fault", "nonsense"],
         &["demo", "--calls", "0"],
+        &["run", "Cargo.toml"],
+        &["run", "Cargo.toml", "-o", "-", "--endpoint", "files"],
+        &["run", "Cargo.toml", "-o", "-", "--max-usd", "-1"],
+        &["run", "Cargo.toml", "-o", "-", "--server", "http://127.0.0.1:9", "--no-server"],
         &["completions", "tcsh"],
     ] {
         let done = nightbus(arguments);
@@ -48,6 +54,7 @@ fn commands_of_later_versions_are_not_there() {
         "serve",
         "demo",
         "simulate",
+        "run",
         "status",
         "requests",
         "batches",
@@ -60,7 +67,7 @@ fn commands_of_later_versions_are_not_there() {
     ] {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command} in {}", help.out);
     }
-    for command in ["run", "flights"] {
+    for command in ["flights"] {
         assert_eq!(nightbus(&[command]).code, 2, "{command}");
     }
 }

@@ -13,6 +13,7 @@ mod listing;
 mod output;
 mod progress;
 mod roi;
+mod run;
 mod savings;
 mod serve;
 mod signals;
@@ -56,6 +57,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a strict stand-in for the provider, for tests
     Simulate(simulate::SimulateArgs),
+    /// Run a file of calls through batches, and write the answers beside each other
+    Run(Box<run::RunArgs>),
     /// See what the running proxy does
     Status(listing::StatusArgs),
     /// List deferred requests, or show one
@@ -124,6 +127,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::CheckConfig(args) => configure::check(&args, out),
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => work(demo::run(&args, out)),
+        Command::Run(args) => work(run::run(&args)),
         Command::Simulate(args) => work(simulate::run(&args, out)),
         Command::Status(args) => talk(listing::status(&args, out)),
         Command::Requests(args) => talk(listing::requests(&args, out)),
