@@ -160,7 +160,7 @@ fn faults_are_all_named_and_nothing_is_sent() {
         assert!(bad.err.contains(part), "{part} in {}", bad.err);
     }
     let counters = stage.sim("counters");
-    assert_eq!((&counters["files_uploaded"], &counters["lines_executed"]), (&json!(0), &json!(0)));
+    assert_eq!((&counters["files"], &counters["lines_executed"]), (&json!(0), &json!(0)));
     assert!(!stage.path("out.jsonl").exists() && !stage.path("out.jsonl.nightbus").exists());
 }
 
@@ -201,7 +201,7 @@ fn killed_three_times_every_line_is_bought_once() {
     stage.until("a first call", || stage.path("out.jsonl.nightbus/data").exists());
     drop(killed);
     let killed = stage.start(&arguments);
-    stage.until("a batch", || stage.sim("counters")["batches_created"].as_u64().unwrap() > 0);
+    stage.until("a batch", || stage.sim("counters")["batches"].as_u64().unwrap() > 0);
     drop(killed);
     let killed = stage.start(&arguments);
     let answered = || fs::metadata(stage.path("out.jsonl.nightbus/answers")).is_ok_and(|file| file.len() > 0);
@@ -230,7 +230,7 @@ fn a_running_server_keeps_the_calls_while_the_run_is_dead() {
     let server = serve();
     let url = server.url.clone();
     let killed = stage.start(&["in.jsonl", "-o", "out.jsonl", "--server", &url]);
-    stage.until("a batch", || stage.sim("counters")["batches_created"].as_u64().unwrap() > 0);
+    stage.until("a batch", || stage.sim("counters")["batches"].as_u64().unwrap() > 0);
     drop(killed);
     let ran = stage.run(&["in.jsonl", "-o", "out.jsonl"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -259,7 +259,7 @@ fn a_server_that_does_not_defer_ends_the_run_at_its_first_line() {
     let server = Running::start(&arguments, "nightbus listening on ");
     let ran = stage.run(&["in.jsonl", "-o", "out.jsonl", "--server", &server.url]);
     assert!(ran.code == 1 && ran.err.contains("does not defer"), "{}", ran.err);
-    assert!(stage.sim("counters")["live_executed"].as_u64().unwrap() <= 1, "one call at the most");
+    assert!(stage.sim("counters")["live_calls"].as_u64().unwrap() <= 1, "one call at the most");
 }
 
 #[test]
