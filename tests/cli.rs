@@ -6,6 +6,8 @@
 mod audit;
 #[path = "cli/command.rs"]
 mod command;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/roi.rs"]
 mod roi;
 #[path = "cli/run.rs"]
@@ -63,6 +65,7 @@ fn commands_of_later_versions_are_not_there() {
         "cancel",
         "audit",
         "roi",
+        "doctor",
         "check-config",
     ] {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command} in {}", help.out);

@@ -7,6 +7,7 @@ mod admin_client;
 mod audit;
 mod configure;
 mod demo;
+mod doctor;
 mod http;
 mod human;
 mod listing;
@@ -77,6 +78,8 @@ enum Command {
     Roi(roi::RoiArgs),
     /// Check the configuration and show what is in force
     CheckConfig(configure::CheckArgs),
+    /// Find out what would keep nightbus from working here
+    Doctor(doctor::DoctorArgs),
     /// Exit with 0 if the running proxy answers (for containers)
     Healthcheck(actions::HealthArgs),
     /// Print a completion script
@@ -129,6 +132,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => work(demo::run(&args, out)),
         Command::Run(args) => work(run::run(&args)),
         Command::Simulate(args) => work(simulate::run(&args, out)),
+        Command::Doctor(args) => talk(doctor::run(&args)),
         Command::Status(args) => talk(listing::status(&args, out)),
         Command::Requests(args) => talk(listing::requests(&args, out)),
         Command::Batches(args) => talk(listing::batches(&args, out)),
