@@ -59,8 +59,8 @@ impl Estimate {
             };
             match (cost(Service::Batch), cost(Service::Sync)) {
                 (Some(batch), Some(live)) => {
-                    estimate.batch = estimate.batch + batch;
-                    estimate.live = estimate.live + live;
+                    estimate.batch += batch;
+                    estimate.live += live;
                 }
                 _ => estimate.unknown.push(model.clone()),
             }

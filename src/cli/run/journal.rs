@@ -185,7 +185,7 @@ impl Journal {
         let errors = self.failed > 0;
         match &targets.output {
             Some(path) => self.write(path, b'+')?,
-            None => self.each(b'+', |line| output::bytes(line))?,
+            None => self.each(b'+', output::bytes)?,
         }
         if errors {
             self.write(&targets.errors, b'-')?;

@@ -149,7 +149,7 @@ impl RunArgs {
             Some(_) => None,
             None => Some(Own::start(config, &journal.data_dir()).await?),
         };
-        let address = self.place.address(config, plan.server.clone().or(own.as_ref().map(Own::url)), key);
+        let address = self.place.address(config, plan.server.clone().or_else(|| own.as_ref().map(Own::url)), key);
         let wishes = Wishes { tag: self.tag.clone(), deadline: self.deadline.clone(), fallback: self.fallback.clone() };
         let desk = Desk::new(address, plan.endpoint()?, wishes)?;
         if let Some(server) = &plan.server
@@ -201,7 +201,8 @@ impl RunArgs {
     fn goes_on(&self, plan: Plan, checked: &Checked, key: Option<&str>, folder: &Path) -> Result<Plan, UsageError> {
         let server = self.place.server.clone().or_else(|| plan.server.clone());
         let asked = self.plan(checked, server, key);
-        let differs = plan.differs_from(&asked).or((self.place.no_server && plan.server.is_some()).then_some("server"));
+        let no_longer = self.place.no_server && plan.server.is_some();
+        let differs = plan.differs_from(&asked).or_else(|| no_longer.then_some("server"));
         match differs {
             None => Ok(plan),
             Some(what) => Err(UsageError(format!(
@@ -231,7 +232,7 @@ fn conclude(journal: Journal, plan: &Plan, targets: &Targets) -> anyhow::Result<
     if failed > 0 {
         bail!("{} of {lines} lines failed: see {}", human::number(failed), targets.errors.display());
     }
-    let place = targets.output.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
+    let place = targets.output.as_ref().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
     note(&format!("{lines} lines answered: {place}"));
     Ok(())
 }
