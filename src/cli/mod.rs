@@ -7,6 +7,7 @@ mod admin_client;
 mod audit;
 mod configure;
 mod demo;
+mod doctor;
 mod flights;
 mod http;
 mod human;
@@ -14,6 +15,7 @@ mod listing;
 mod output;
 mod progress;
 mod roi;
+mod run;
 mod savings;
 mod serve;
 mod signals;
@@ -57,6 +59,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a strict stand-in for the provider, for tests
     Simulate(simulate::SimulateArgs),
+    /// Run a file of calls through batches, and write the answers beside each other
+    Run(Box<run::RunArgs>),
     /// See what the running proxy does
     Status(listing::StatusArgs),
     /// List deferred requests, or show one
@@ -77,6 +81,8 @@ enum Command {
     Roi(roi::RoiArgs),
     /// Check the configuration and show what is in force
     CheckConfig(configure::CheckArgs),
+    /// Find out what would keep nightbus from working here
+    Doctor(doctor::DoctorArgs),
     /// Exit with 0 if the running proxy answers (for containers)
     Healthcheck(actions::HealthArgs),
     /// Print a completion script
@@ -127,7 +133,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::CheckConfig(args) => configure::check(&args, out),
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => work(demo::run(&args, out)),
+        Command::Run(args) => work(run::run(&args)),
         Command::Simulate(args) => work(simulate::run(&args, out)),
+        Command::Doctor(args) => talk(doctor::run(&args)),
         Command::Status(args) => talk(listing::status(&args, out)),
         Command::Requests(args) => talk(listing::requests(&args, out)),
         Command::Batches(args) => talk(listing::batches(&args, out)),

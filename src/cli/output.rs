@@ -59,8 +59,13 @@ pub(super) fn json(value: &Value) -> io::Result<()> {
 /// # Errors
 /// When standard output cannot be written.
 pub(super) fn text(text: &str) -> io::Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// Text that is not looked at, as it is.
+pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     out.flush()
 }
 

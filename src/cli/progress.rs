@@ -25,6 +25,7 @@ pub(super) struct Progress {
 #[derive(Clone, Copy, Debug)]
 enum Unit {
     Calls,
+    Lines,
     Bytes,
 }
 
@@ -38,6 +39,18 @@ impl Progress {
     pub(super) fn of_bytes(total: u64) -> Self {
         let template = "{spinner:.cyan} {bar:32.cyan/dim} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}  {msg}";
         Self::start(total, Unit::Bytes, template)
+    }
+
+    /// For the lines of a file, of which `done` are done; what is done with them is said by `show`.
+    pub(super) fn of_lines(total: u64, done: u64) -> Self {
+        let template = "{spinner:.cyan} {bar:32.cyan/dim} {pos}/{len} {msg}  {elapsed}  ETA {eta}";
+        let progress = Self::start(total, Unit::Lines, template);
+        if let Some(bar) = &progress.bar {
+            // Not done by this run: the ETA must not be reckoned with it.
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+        progress
     }
 
     fn start(total: u64, unit: Unit, template: &str) -> Self {
@@ -65,6 +78,7 @@ impl Progress {
             self.told_at = Instant::now();
             let progress = match self.unit {
                 Unit::Calls => format!("{done} of {} answered", self.total),
+                Unit::Lines => format!("{done} of {} lines", self.total),
                 Unit::Bytes => format!("{} of {} read", human::bytes(done), human::bytes(self.total)),
             };
             note(&format!("{:>4} s  {progress}  {state}", self.started.elapsed().as_secs()));

@@ -8,7 +8,7 @@
 //!
 //! Called by `intake` (accept, look up, cancel, list), `engine` (everything else) and `admin` (listings).
 
-mod files;
+pub(crate) mod files;
 pub mod flights;
 mod keys;
 pub mod ledger;

@@ -11,7 +11,7 @@ pub(crate) struct Done {
 }
 
 /// The binary, without whatever this process's environment says about nightbus, in a folder without a proxy.toml.
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nightbus"));
     command.args(arguments).current_dir(std::env::temp_dir());
     for (name, _) in std::env::vars_os() {
@@ -24,7 +24,12 @@ fn command(arguments: &[&str]) -> Command {
 
 /// Runs to the end.
 pub(crate) fn nightbus(arguments: &[&str]) -> Done {
-    let output = command(arguments).stdin(Stdio::null()).output().unwrap();
+    done(&mut command(arguments))
+}
+
+/// Runs a command that was made by [`command`] to its end.
+pub(crate) fn done(command: &mut Command) -> Done {
+    let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Done { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
 }
