@@ -75,6 +75,9 @@ struct Dispatcher {
 /// How often the view for the admin API is refreshed at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often a lane without room is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long others may leave before a request for which the provider's queue has no room yet.
 const OVERTAKEN_FOR: Duration = Duration::from_secs(600);
 
@@ -345,8 +348,8 @@ impl Dispatcher {
             lane.short_since.get_or_insert(now);
         }
         if batch.is_none() {
-            // `Ended` wakes it; the time only bounds the wait.
-            lane.held_back = Some((now + Duration::from_secs(60), HeldBack::InFlightTokens));
+            // `Ended` wakes it as well; smaller ones may have come meanwhile.
+            lane.held_back = Some((now + LOOK_AGAIN, HeldBack::InFlightTokens));
             self.hold_for_budget(key, now);
         }
         batch

@@ -46,7 +46,8 @@ faults! {
     ValidationTenBad = "validation-ten-bad": "validation: up to ten good lines are called bad, with their numbers";
     ValidationAllBad = "validation-all-bad": "validation: every line is called bad";
     ValidationNoLine = "validation-no-line": "validation: fails with an error whose line is null";
-    ValidationUnnamed = "validation-unnamed": "validation: the faults of bad lines come as one error whose line is null";
+    ValidationUnnamed = "validation-unnamed": "validation: a file with a line that says BAD-LINE fails with an error whose line is null";
+    ValidationMarked = "validation-marked": "validation: each line that says BAD-LINE is called bad, with its number";
     ValidationWrongLine = "validation-wrong-line": "validation: fails with a line number past the end of the file";
     ValidationTruncated = "validation-truncated": "validation: every line is bad, but the list names only the first";
     ModelNotFound = "model-not-found": "validation: model_not_found with line null";

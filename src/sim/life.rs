@@ -81,8 +81,7 @@ async fn admit(state: &Arc<State>, batch: &Arc<Batch>) -> Result<(Input, PoolSha
     let bytes = file.pieces.first().cloned().unwrap_or_default();
     let checked = tokio::task::spawn_blocking(move || validate::validate(&bytes, endpoint, limits)).await;
     let input = checked
-        .unwrap_or_else(|panic| Err(vec![LineError::whole("server_error", panic.to_string())]))
-        .map_err(|errors| unnamed(state, errors))?;
+        .unwrap_or_else(|panic| Err(vec![LineError::whole("server_error", panic.to_string())]))?;
     invented_errors(state, &input, batch)?;
     let limit = state.settings().enqueued_token_limit;
     state
@@ -98,14 +97,8 @@ async fn admit(state: &Arc<State>, batch: &Arc<Batch>) -> Result<(Input, PoolSha
     Ok((input, share))
 }
 
-/// The list as it is, or as a provider gives it that does not say which line it means.
-fn unnamed(state: &State, mut errors: Vec<LineError>) -> Vec<LineError> {
-    if errors.iter().any(|error| error.line.is_some()) && state.faults.take(Fault::ValidationUnnamed) {
-        errors.truncate(1);
-        errors.iter_mut().for_each(|error| error.line = None);
-    }
-    errors
-}
+/// What marks a line that some faults refuse.
+const BAD_LINE: &str = "BAD-LINE";
 
 /// The errors that faults bring upon a valid file.
 fn invented_errors(state: &State, input: &Input, batch: &Batch) -> Result<(), Vec<LineError>> {
@@ -127,6 +120,17 @@ fn invented_errors(state: &State, input: &Input, batch: &Batch) -> Result<(), Ve
     }
     if take(Fault::ValidationNoLine) {
         return Err(vec![LineError::whole("invalid_request", "The batch is refused by an injected fault.")]);
+    }
+    let marked: Vec<usize> = (1..)
+        .zip(&input.lines)
+        .filter(|(_, line)| input.text(&line.body).contains(BAD_LINE))
+        .map(|(number, _)| number)
+        .collect();
+    if !marked.is_empty() && take(Fault::ValidationUnnamed) {
+        return Err(vec![LineError::whole("invalid_value", "A line is refused by an injected fault.")]);
+    }
+    if !marked.is_empty() && take(Fault::ValidationMarked) {
+        return Err(marked.into_iter().map(bad).collect());
     }
     if take(Fault::ValidationAllBad) {
         return Err((1..=total).map(bad).collect());
