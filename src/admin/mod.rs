@@ -6,6 +6,7 @@
 
 mod assets;
 mod batches;
+mod callbacks;
 mod events;
 mod guard;
 mod health;

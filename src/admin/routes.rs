@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::{Method, Response};
 
 use super::reply::{self, Reply};
-use super::{AdminState, assets, batches, events, guard, health, requests, savings, status};
+use super::{AdminState, assets, batches, callbacks, events, guard, health, requests, savings, status};
 use crate::body::Body;
 use crate::wire::api_error::ApiError;
 
@@ -43,6 +43,7 @@ async fn read(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) 
         ["api", "requests", id] => requests::one(state, id).await,
         ["api", "batches"] => batches::list(state, query).await,
         ["api", "batches", id] => batches::one(state, id).await,
+        ["api", "callbacks"] => callbacks::list(state, query).await,
         ["api", "events"] if parts.method == Method::GET => events::stream(state),
         _ => other(segments, path, true),
     }
@@ -53,6 +54,7 @@ async fn act(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) -
     match segments {
         ["api", "requests", id] if parts.method == Method::DELETE => requests::cancel(state, id).await,
         ["api", "batches", id, "cancel"] if posts => batches::cancel(state, id).await,
+        ["api", "callbacks", id, "redeliver"] if posts => callbacks::redeliver(state, id).await,
         ["api", "flush"] if posts => batches::flush(state).await,
         ["api", "reload"] if posts => Err(reply::not_in_this_version(
             "Reloading the configuration is not in this version: restart nightbus. Nothing accepted is lost by that.",
@@ -67,12 +69,15 @@ fn other(segments: &[&str], path: &str, reads: bool) -> Reply {
         return Ok(if reads { asset } else { reply::method_not_allowed("GET") });
     }
     match segments {
-        ["healthz" | "readyz" | "metrics"] | ["api", "status" | "savings" | "requests" | "batches" | "events"] => {
+        ["healthz" | "readyz" | "metrics"]
+        | ["api", "status" | "savings" | "requests" | "batches" | "callbacks" | "events"] => {
             Ok(reply::method_not_allowed("GET"))
         }
         ["api", "batches", _] => Ok(reply::method_not_allowed("GET")),
         ["api", "requests", _] => Ok(reply::method_not_allowed("GET, DELETE")),
-        ["api", "flush" | "reload"] | ["api", "batches", _, "cancel"] => Ok(reply::method_not_allowed("POST")),
+        ["api", "flush" | "reload"] | ["api", "batches", _, "cancel"] | ["api", "callbacks", _, "redeliver"] => {
+            Ok(reply::method_not_allowed("POST"))
+        }
         _ => Err(ApiError::not_found(format!(
             "There is no {path:?} on the admin listener. API calls go to the main listener; /api/status is a good start here."
         ))),

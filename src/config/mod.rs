@@ -8,6 +8,7 @@
 
 mod access;
 mod build;
+mod callbacks;
 mod docs;
 mod error;
 mod keys;
@@ -27,6 +28,7 @@ mod tests;
 use std::fmt;
 use std::path::Path;
 
+pub use callbacks::AllowedTarget;
 pub use docs::{default_file, reference};
 pub use error::{ConfigErrors, Mistake, Origin};
 pub use summary::summary;

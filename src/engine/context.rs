@@ -14,6 +14,7 @@ use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
 use crate::domain::pricing::PriceTable;
 use crate::engine::accounts::Accounts;
+use crate::engine::callbacks::Callbacks;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
 use crate::engine::keys::IdempotencyKeys;
@@ -64,6 +65,8 @@ pub(crate) struct Context {
     pub(crate) draining: AtomicBool,
     /// Written by the dispatcher, read by the admin API.
     pub(crate) lanes: RwLock<Vec<LaneView>>,
+    /// Who is called when a request has ended.
+    pub(crate) callbacks: Callbacks,
 }
 
 impl Context {
@@ -99,6 +102,7 @@ impl Context {
     }
 
     pub(crate) fn announce_request(&self, id: RequestId, state: &'static str) {
+        self.callbacks.look();
         self.announce(EngineEvent::Request { id, state });
     }
 

@@ -8,6 +8,7 @@
 //! through the same handle.
 
 mod accounts;
+pub mod callbacks;
 mod charge;
 mod collect;
 mod context;
@@ -48,6 +49,7 @@ use crate::domain::ids::{BatchId, IdSource, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
+use crate::engine::callbacks::Callbacks;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
@@ -120,6 +122,7 @@ impl Engine {
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             lanes: parking_lot::RwLock::new(Vec::new()),
+            callbacks: Callbacks::new(config),
         });
         let found = recover::recover(&context).await?;
         if found.queued + found.batches > 0 {
@@ -127,6 +130,7 @@ impl Engine {
         }
         context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
         context.tasks.spawn("deadlines", watchdog::run(Arc::clone(&context), entered));
+        context.tasks.spawn("callbacks", callbacks::run(Arc::clone(&context)));
         context.tasks.spawn("expiry", expire::run(Arc::clone(&context)));
         context.tasks.spawn("deliveries", expire::record_deliveries(Arc::clone(&context), delivered));
         let engine = Self { context };

@@ -10,3 +10,4 @@ pub mod openai;
 pub mod peek;
 pub mod replay;
 pub mod usage;
+pub mod webhook;

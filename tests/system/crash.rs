@@ -218,7 +218,7 @@ fn every_named_point_has_its_death() {
             }
         }
     }
-    let of_services = || super::services::TESTED.iter().map(|name| (*name).to_owned());
+    let of_services = || super::services::TESTED.iter().chain(super::callbacks::TESTED).map(|name| (*name).to_owned());
     assert_eq!(named, POINTS.iter().map(|(name, _)| (*name).to_owned()).chain(of_services()).collect());
     assert_eq!(named, TESTED.iter().map(|name| (*name).to_owned()).chain(of_services()).collect());
 }

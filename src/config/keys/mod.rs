@@ -1,5 +1,6 @@
 //! The keys of `proxy.toml`, section by section: data only. `schema` says what the fields mean.
 
+mod callbacks;
 mod calls;
 mod later;
 mod service;
@@ -25,6 +26,6 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::LOG,
     later::FLIGHT,
     later::BUDGET,
-    later::CALLBACKS,
+    callbacks::CALLBACKS,
     later::ROUTES,
 ];
