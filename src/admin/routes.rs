@@ -56,10 +56,20 @@ async fn act(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) -
         ["api", "batches", id, "cancel"] if posts => batches::cancel(state, id).await,
         ["api", "callbacks", id, "redeliver"] if posts => callbacks::redeliver(state, id).await,
         ["api", "flush"] if posts => batches::flush(state).await,
-        ["api", "reload"] if posts => Err(reply::not_in_this_version(
-            "Reloading the configuration is not in this version: restart nightbus. Nothing accepted is lost by that.",
-        )),
+        ["api", "reload"] if posts => reload(state),
         _ => other(segments, path, false),
+    }
+}
+
+fn reload(state: &AdminState) -> Reply {
+    let Some(reload) = &state.reload else {
+        return Err(ApiError::invalid_request(
+            "This nightbus was started without a configuration that can be read again.",
+        ));
+    };
+    match reload() {
+        Ok(report) => reply::ok(&report),
+        Err(errors) => Err(ApiError::invalid_request(format!("Nothing was changed. {errors}"))),
     }
 }
 
