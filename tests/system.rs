@@ -39,6 +39,8 @@ mod messages;
 mod messages_crash;
 #[path = "system/recovery.rs"]
 mod recovery;
+#[path = "system/reload.rs"]
+mod reload;
 #[path = "system/results.rs"]
 mod results;
 #[path = "system/services.rs"]
