@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
 use rustls::ServerConfig;
 use tokio::time::Instant;
 
-use crate::admin::{self, AdminState};
-use crate::config::{Config, ProviderKind, TlsConfig};
+use crate::admin::{self, AdminState, Reload, ReloadReport};
+use crate::config::{self, Config, ConfigErrors, ProviderConfig, ProviderKind, Reloaded, TlsConfig};
 use crate::domain::clock::SystemClock;
 use crate::engine::{Engine, EngineParts};
 use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
@@ -27,7 +28,6 @@ use crate::upstream::openai::OpenAiProvider;
 use crate::upstream::provider::BatchProvider;
 
 /// A running nightbus.
-#[derive(Debug)]
 pub struct App {
     main_addr: SocketAddr,
     admin_addr: SocketAddr,
@@ -35,6 +35,16 @@ pub struct App {
     store: SharedStore,
     tasks: Tasks,
     grace: Duration,
+    reload: Option<Reload>,
+}
+
+/// Reads the configuration again.
+pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("main_addr", &self.main_addr).finish_non_exhaustive()
+    }
 }
 
 /// Why it cannot run.
@@ -63,6 +73,11 @@ pub enum StartError {
 
 /// Starts everything; when it returns both listeners answer.
 pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
+    start_reloadable(config, None, tasks).await
+}
+
+/// The same, with a way to read the configuration again while it runs.
+pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tasks) -> Result<App, StartError> {
     raise_open_files(config.limits.max_held_connections);
     let config = Arc::new(config);
     let telemetry = Telemetry::new();
@@ -80,7 +95,11 @@ pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
     let tls = certificate(config.tls.as_ref(), &tasks)?;
     let admin_tls = certificate(config.admin.tls.as_ref(), &tasks)?;
     let engine = Engine::start(&config, parts).await?;
+    let intake = Intake::new(Arc::clone(&config), engine.clone(), tasks.clone(), client);
+    let intake = Arc::new(RwLock::new(intake));
+    let reload = loader.map(|loader| reloader(loader, Arc::clone(&config), &intake, engine.clone()));
     let app = App {
+        reload: reload.clone(),
         main_addr: main.local_addr(),
         admin_addr: admin_listener.local_addr(),
         engine: engine.clone(),
@@ -88,8 +107,10 @@ pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
         tasks: tasks.clone(),
         grace: config.shutdown.grace,
     };
-    let intake = Intake::new(Arc::clone(&config), engine.clone(), tasks.clone(), client);
-    let service = move |request, info| intake.clone().handle(request, info);
+    let service = move |request, info| {
+        let intake = intake.read().clone();
+        intake.handle(request, info)
+    };
     tasks.spawn("main listener", main.serve(service, tls, tasks.clone(), config.shutdown.grace));
     let draining = engine.clone();
     let state =
@@ -102,10 +123,26 @@ pub async fn start(config: Config, tasks: Tasks) -> Result<App, StartError> {
                 if draining.is_draining() { vec!["the process is stopping".to_owned()] } else { Vec::new() }
             }),
             stop: tasks.stop_token().clone(),
+            reload,
             config,
         };
     tasks.spawn("admin listener", admin::serve(admin_listener, state, admin_tls, tasks.clone()));
     Ok(app)
+}
+
+/// What `POST /api/reload` and SIGHUP do: all of it, or, with a mistake anywhere, nothing.
+fn reloader(loader: Loader, config: Arc<Config>, intake: &Arc<RwLock<Intake>>, engine: Engine) -> Reload {
+    let (in_force, intake) = (Mutex::new(config), Arc::clone(intake));
+    Arc::new(move || {
+        let mut in_force = in_force.lock();
+        let Reloaded { config, taken, needs_restart } = config::reload(&in_force, &loader()?);
+        *in_force = Arc::new(config);
+        engine.set_callback_policy(in_force.callbacks.clone());
+        let next = intake.read().with_config(Arc::clone(&in_force));
+        *intake.write() = next;
+        tracing::info!(?taken, ?needs_restart, "the configuration was read again");
+        Ok(ReloadReport { taken, needs_restart })
+    })
 }
 
 /// A listener's certificate, which is renewed while it runs; none: plain TCP.
@@ -126,6 +163,11 @@ impl App {
     /// Where the admin API is.
     pub const fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// Reads the configuration again; none: it was started without a way to.
+    pub fn reload(&self) -> Option<Result<ReloadReport, ConfigErrors>> {
+        self.reload.as_ref().map(|reload| reload())
     }
 
     /// The running engine.
@@ -162,7 +204,7 @@ async fn open_store(config: &Arc<Config>, telemetry: &Telemetry) -> Result<Share
 
 /// The batch APIs by provider name.
 fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dyn BatchProvider>> {
-    let provider = |provider: &crate::config::ProviderConfig| -> Arc<dyn BatchProvider> {
+    let provider = |provider: &ProviderConfig| -> Arc<dyn BatchProvider> {
         let capability = Capability::of(provider, &config.batching);
         match provider.kind {
             ProviderKind::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),

@@ -184,7 +184,7 @@ async fn what_does_not_exist_is_said_in_the_envelope() {
         ("GET", "/api/flush", 405, "method_not_allowed"),
         ("POST", "/api/status", 405, "method_not_allowed"),
         ("PUT", no_request.as_str(), 405, "method_not_allowed"),
-        ("POST", "/api/reload", 501, "not_in_this_version"),
+        ("POST", "/api/reload", 400, "invalid_request"),
         ("GET", "/api/savings?since=yesterday", 400, "invalid_request"),
         ("GET", "/api/savings?by=colour", 400, "invalid_request"),
     ] {

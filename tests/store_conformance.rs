@@ -1,6 +1,8 @@
 //! What every store promises, run against each of them: what the trait's documentation says, said again as tests.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "store_conformance/callbacks.rs"]
+mod callbacks;
 #[path = "store_conformance/ledger.rs"]
 mod ledger;
 
@@ -637,6 +639,10 @@ async fn fingerprints_are_keyed(kind: StoreKind) {
     assert_ne!(of(&one), of(&two), "another directory, another key");
 }
 
+use callbacks::{
+    a_callback_is_due_when_its_request_ends, attempts_are_kept_and_decide_what_is_due,
+    callbacks_are_listed_in_pages_and_go_with_their_requests,
+};
 use ledger::{
     a_report_is_divided_and_begins_with_an_hour, an_answer_that_came_too_late_is_waste,
     an_execution_is_in_the_ledger_once, an_execution_without_a_usable_answer_is_waste,
@@ -689,4 +695,7 @@ conformance!(
     a_report_is_divided_and_begins_with_an_hour,
     rows_go_and_their_sums_stay,
     nonsense_does_not_spoil_the_sums,
+    a_callback_is_due_when_its_request_ends,
+    attempts_are_kept_and_decide_what_is_due,
+    callbacks_are_listed_in_pages_and_go_with_their_requests,
 );

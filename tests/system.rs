@@ -17,6 +17,8 @@
 mod access;
 #[path = "system/batch_faults.rs"]
 mod batch_faults;
+#[path = "system/callbacks.rs"]
+mod callbacks;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "system/crash.rs"]
@@ -41,6 +43,8 @@ mod messages;
 mod messages_crash;
 #[path = "system/recovery.rs"]
 mod recovery;
+#[path = "system/reload.rs"]
+mod reload;
 #[path = "system/results.rs"]
 mod results;
 #[path = "system/services.rs"]

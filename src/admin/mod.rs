@@ -6,6 +6,7 @@
 
 mod assets;
 mod batches;
+mod callbacks;
 mod events;
 mod flights;
 mod guard;
@@ -23,10 +24,11 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use rustls::ServerConfig;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors};
 use crate::domain::clock::Micros;
 use crate::engine::Engine;
 use crate::intake::listener::{ConnectionInfo, Listener};
@@ -35,6 +37,18 @@ use crate::telemetry::Telemetry;
 
 /// Further reasons why the process is not ready (none: it is), asked for at each `/readyz`.
 pub type ReadyCheck = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Reads the configuration again, and takes of it what it can; with a mistake, nothing.
+pub type Reload = Arc<dyn Fn() -> Result<ReloadReport, ConfigErrors> + Send + Sync>;
+
+/// What a reload did.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReloadReport {
+    /// Keys that changed and are in force.
+    pub taken: Vec<String>,
+    /// Keys that changed and are in force after the next start.
+    pub needs_restart: Vec<String>,
+}
 
 /// What the admin listener shows and acts on.
 #[derive(Clone)]
@@ -51,6 +65,8 @@ pub struct AdminState {
     pub version: &'static str,
     /// What else `/readyz` depends on.
     pub ready: ReadyCheck,
+    /// Reads the configuration again; none: there is nothing to read it from.
+    pub reload: Option<Reload>,
     /// Ends the event streams.
     pub stop: CancellationToken,
 }

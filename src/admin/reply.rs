@@ -75,11 +75,6 @@ pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     response
 }
 
-/// 501: the contract has it, this version does not.
-pub(super) fn not_in_this_version(message: &str) -> ApiError {
-    ApiError { status: StatusCode::NOT_IMPLEMENTED.as_u16(), ..refusal("not_in_this_version", message) }
-}
-
 /// 409: too late, it has ended.
 pub(super) fn already_ended(message: impl Into<String>) -> ApiError {
     refusal("already_ended", message)

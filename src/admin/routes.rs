@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::{Method, Response};
 
 use super::reply::{self, Reply};
-use super::{AdminState, assets, batches, events, flights, guard, health, requests, savings, status};
+use super::{AdminState, assets, batches, callbacks, events, flights, guard, health, requests, savings, status};
 use crate::body::Body;
 use crate::wire::api_error::ApiError;
 
@@ -44,6 +44,7 @@ async fn read(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) 
         ["api", "batches"] => batches::list(state, query).await,
         ["api", "batches", id] => batches::one(state, id).await,
         ["api", "flights"] => flights::list(state, query),
+        ["api", "callbacks"] => callbacks::list(state, query).await,
         ["api", "events"] if parts.method == Method::GET => events::stream(state),
         _ => other(segments, path, true),
     }
@@ -56,11 +57,22 @@ async fn act(state: &AdminState, segments: &[&str], parts: &Parts, path: &str) -
         ["api", "batches", id, "cancel"] if posts => batches::cancel(state, id).await,
         ["api", "flights", id, "approve"] if posts => flights::decide(state, id, true).await,
         ["api", "flights", id, "reject"] if posts => flights::decide(state, id, false).await,
+        ["api", "callbacks", id, "redeliver"] if posts => callbacks::redeliver(state, id).await,
         ["api", "flush"] if posts => batches::flush(state).await,
-        ["api", "reload"] if posts => Err(reply::not_in_this_version(
-            "Reloading the configuration is not in this version: restart nightbus. Nothing accepted is lost by that.",
-        )),
+        ["api", "reload"] if posts => reload(state),
         _ => other(segments, path, false),
+    }
+}
+
+fn reload(state: &AdminState) -> Reply {
+    let Some(reload) = &state.reload else {
+        return Err(ApiError::invalid_request(
+            "This nightbus was started without a configuration that can be read again.",
+        ));
+    };
+    match reload() {
+        Ok(report) => reply::ok(&report),
+        Err(errors) => Err(ApiError::invalid_request(format!("Nothing was changed. {errors}"))),
     }
 }
 
@@ -71,14 +83,15 @@ fn other(segments: &[&str], path: &str, reads: bool) -> Reply {
     }
     match segments {
         ["healthz" | "readyz" | "metrics"]
-        | ["api", "status" | "savings" | "requests" | "batches" | "flights" | "events"] => {
+        | ["api", "status" | "savings" | "requests" | "batches" | "flights" | "callbacks" | "events"] => {
             Ok(reply::method_not_allowed("GET"))
         }
         ["api", "batches", _] => Ok(reply::method_not_allowed("GET")),
         ["api", "requests", _] => Ok(reply::method_not_allowed("GET, DELETE")),
-        ["api", "flush" | "reload"] | ["api", "batches", _, "cancel"] | ["api", "flights", _, "approve" | "reject"] => {
-            Ok(reply::method_not_allowed("POST"))
-        }
+        ["api", "flush" | "reload"]
+        | ["api", "batches", _, "cancel"]
+        | ["api", "flights", _, "approve" | "reject"]
+        | ["api", "callbacks", _, "redeliver"] => Ok(reply::method_not_allowed("POST")),
         _ => Err(ApiError::not_found(format!(
             "There is no {path:?} on the admin listener. API calls go to the main listener; /api/status is a good start here."
         ))),

@@ -1,10 +1,12 @@
 //! `nightbus serve`: runs until a signal asks it to stop.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 
 use super::configure::ServeArgs;
 use super::output::line;
-use super::signals::until_stopped;
+use super::signals::{hangups, until_stopped};
 use crate::app;
 use crate::tasks::Tasks;
 use crate::telemetry::logging;
@@ -19,10 +21,23 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let served = runtime.block_on(async {
         let stopped = until_stopped()?;
         let tasks = Tasks::new();
-        let app = app::start(config, tasks).await.context("nightbus cannot start")?;
+        let again = args.clone();
+        let loader: app::Loader = Arc::new(move || again.load());
+        let mut hangups = hangups()?;
+        let app = app::start_reloadable(config, Some(loader), tasks).await.context("nightbus cannot start")?;
         line(&format!("nightbus listening on {main}://{}", app.main_addr()))?;
         line(&format!("admin listening on {admin}://{}", app.admin_addr()))?;
-        stopped.await;
+        let mut stopped = std::pin::pin!(stopped);
+        loop {
+            tokio::select! {
+                () = &mut stopped => break,
+                () = hangups.next() => {
+                    if let Some(Err(errors)) = app.reload() {
+                        tracing::error!(%errors, "the configuration was not read again: nothing was changed");
+                    }
+                }
+            }
+        }
         tracing::info!("stopping");
         app.shutdown().await;
         Ok(())

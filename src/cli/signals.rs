@@ -27,3 +27,31 @@ pub(super) fn until_stopped() -> io::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+/// SIGHUPs, from now on: without this the first one ends the process.
+pub(super) struct Hangups {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+/// Listens for SIGHUP.
+///
+/// # Errors
+/// When signals cannot be received.
+pub(super) fn hangups() -> io::Result<Hangups> {
+    Ok(Hangups {
+        #[cfg(unix)]
+        signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?,
+    })
+}
+
+impl Hangups {
+    /// Waits for the next one; for ever where there are none.
+    pub(super) async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.signal.recv().await.is_some() {
+            return;
+        }
+        std::future::pending().await
+    }
+}

@@ -17,7 +17,7 @@ use super::path::KeyPath;
 use super::tree::Tree;
 use super::types::*;
 use super::value::{Value, quoted};
-use super::{access, providers, schema, suggest};
+use super::{access, callbacks, providers, schema, suggest};
 use crate::domain::pricing::PriceTable;
 
 /// Builds the configuration. Only to be used when `tree` has no mistakes after it.
@@ -64,11 +64,7 @@ pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
         master_key: environment.get("NIGHTBUS_MASTER_KEY").filter(|key| !key.is_empty()).map(|key| secret(key)),
         flight: flight(tree),
         budget: BudgetConfig { daily_usd: tree.usd(&at("budget.daily_usd")) },
-        callbacks: CallbacksConfig {
-            secret: tree.text(&at("callbacks.secret")).map(SecretString::from),
-            allow_private: tree.bool(&at("callbacks.allow_private")),
-            allow: tree.texts(&at("callbacks.allow")).unwrap_or_default(),
-        },
+        callbacks: callbacks::callbacks(tree, environment),
         providers,
     };
     access::check_listeners(tree, &config);

@@ -8,12 +8,14 @@
 
 mod access;
 mod build;
+mod callbacks;
 mod docs;
 mod error;
 mod keys;
 mod layers;
 mod path;
 mod providers;
+mod reload;
 mod schema;
 mod suggest;
 mod summary;
@@ -27,8 +29,10 @@ mod tests;
 use std::fmt;
 use std::path::Path;
 
+pub use callbacks::AllowedTarget;
 pub use docs::{default_file, reference};
 pub use error::{ConfigErrors, Mistake, Origin};
+pub use reload::{Reloaded, reload};
 pub use summary::summary;
 pub use types::*;
 pub use value::parse_duration;

@@ -175,9 +175,10 @@ impl Lines {
         self.plain("flight.size", &config.flight.size);
         self.duration("flight.ground_timeout", config.flight.ground_timeout);
         self.optional("budget.daily_usd", config.budget.daily_usd);
-        self.secret("callbacks.secret", config.callbacks.secret.is_some());
+        self.secret("callbacks.secret", config.callbacks.signer.is_some());
         self.plain("callbacks.allow_private", &config.callbacks.allow_private);
-        self.texts("callbacks.allow", &config.callbacks.allow);
+        let allow: Vec<String> = config.callbacks.allow.iter().map(ToString::to_string).collect();
+        self.texts("callbacks.allow", &allow);
     }
 }
 

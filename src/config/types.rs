@@ -9,8 +9,10 @@ use std::time::Duration;
 use globset::GlobMatcher;
 use secrecy::SecretString;
 
+use super::callbacks::AllowedTarget;
 use crate::domain::lane::Api;
 use crate::domain::pricing::PriceTable;
+use crate::wire::webhook::Signer;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -63,7 +65,7 @@ pub struct Config {
     pub flight: FlightConfig,
     /// `[budget]`
     pub budget: BudgetConfig,
-    /// `[callbacks]`; nothing reads it in this version.
+    /// `[callbacks]`
     pub callbacks: CallbacksConfig,
 }
 
@@ -337,13 +339,13 @@ pub struct BudgetConfig {
     pub daily_usd: Option<f64>,
 }
 
-/// `[callbacks]`: always the defaults in this version.
+/// `[callbacks]`
 #[derive(Clone, Debug)]
 pub struct CallbacksConfig {
-    /// Signs webhooks.
-    pub secret: Option<SecretString>,
+    /// Signs callbacks; none: there are none.
+    pub signer: Option<Signer>,
     /// Private addresses may be called.
     pub allow_private: bool,
     /// These may be called although they are private.
-    pub allow: Vec<String>,
+    pub allow: Vec<AllowedTarget>,
 }

@@ -84,6 +84,12 @@ prefixed_id!(
     FlightId,
     "flt_"
 );
+prefixed_id!(
+    /// A callback of a request: `cb_` + 32 hexadecimal digits, made of the request's id and the URL; also its
+    /// `webhook-id`. It is no UUIDv7: it has no sequence number.
+    CallbackId,
+    "cb_"
+);
 
 /// Makes ids. One per data directory and kind: sequence numbers never repeat and never go back, whatever the clock does.
 #[derive(Debug, Default)]

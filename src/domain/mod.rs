@@ -6,6 +6,7 @@ pub mod clock;
 pub mod ids;
 pub mod lane;
 pub mod money;
+pub mod network;
 pub mod pricing;
 pub mod request;
 pub mod roi;

@@ -16,6 +16,7 @@ use crate::domain::pricing::PriceTable;
 use crate::engine::accounts::Accounts;
 use crate::engine::bisect::Suspects;
 use crate::engine::budget::Budget;
+use crate::engine::callbacks::Callbacks;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
 use crate::engine::flight::Flights;
@@ -77,6 +78,8 @@ pub(crate) struct Context {
     pub(crate) draining: AtomicBool,
     /// Written by the dispatcher, read by the admin API.
     pub(crate) lanes: RwLock<Vec<LaneView>>,
+    /// Who is called when a request has ended.
+    pub(crate) callbacks: Callbacks,
 }
 
 impl Context {
@@ -112,6 +115,7 @@ impl Context {
     }
 
     pub(crate) fn announce_request(&self, id: RequestId, state: &'static str) {
+        self.callbacks.look();
         self.announce(EngineEvent::Request { id, state });
     }
 

@@ -10,6 +10,7 @@
 mod accounts;
 mod bisect;
 mod budget;
+pub mod callbacks;
 mod charge;
 mod collect;
 mod context;
@@ -56,6 +57,7 @@ use crate::domain::request::RequestState;
 use crate::engine::accounts::Accounts;
 use crate::engine::bisect::Suspects;
 use crate::engine::budget::Budget;
+use crate::engine::callbacks::Callbacks;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
@@ -138,6 +140,7 @@ impl Engine {
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             lanes: parking_lot::RwLock::new(Vec::new()),
+            callbacks: Callbacks::new(config),
         });
         let found = recover::recover(&context).await?;
         if found.queued + found.batches > 0 {
@@ -146,6 +149,7 @@ impl Engine {
         context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
         context.tasks.spawn("budget", budget::run(Arc::clone(&context)));
         context.tasks.spawn("deadlines", watchdog::run(Arc::clone(&context), entered));
+        context.tasks.spawn("callbacks", callbacks::run(Arc::clone(&context)));
         context.tasks.spawn("expiry", expire::run(Arc::clone(&context)));
         context.tasks.spawn("deliveries", expire::record_deliveries(Arc::clone(&context), delivered));
         let engine = Self { context };

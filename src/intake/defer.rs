@@ -82,6 +82,7 @@ impl Desk {
     pub(crate) async fn accept(&self, call: &Deferral<'_>) -> Result<Accepted, NotDeferred> {
         self.may_wait(&call.marks)?;
         let key = marks::of_deferred(call.headers)?;
+        let callback = marks::callback(call.headers, &self.engine.callback_policy())?;
         let peeked = peek(call.endpoint, &call.body).map_err(|error| {
             let refused = ApiError::invalid_request(error.message.clone());
             error.param.map_or_else(|| refused.clone(), |param| refused.clone().about(param))
@@ -98,7 +99,9 @@ impl Desk {
             match self.find(&identity).await? {
                 Found::New(id, reservation) => break (id, reservation),
                 Found::Existing(attachment) => {
+                    let id = attachment.id();
                     if let Some(joined) = self.join(attachment, &call.marks).await? {
+                        self.keep_callback(id, callback.as_deref()).await?;
                         return Ok(joined);
                     }
                 }
@@ -118,6 +121,8 @@ impl Desk {
         if !self.engine.knows_account(account.fingerprint) {
             self.engine.keep_account(account).await.map_err(|error| unavailable(&error))?;
         }
+        // Before the request: one that ends has its callback, whenever the process dies.
+        self.keep_callback(id, callback.as_deref()).await?;
         let request = self.new_request(call, &peeked, id, &identity, lane, &line);
         let waiter = call.marks.waits().then(|| self.engine.waiters().register(id));
         let owed = request.options.has(RequestOptions::HOLD);
@@ -125,6 +130,11 @@ impl Desk {
         self.store(request.clone(), line, reservation).await?;
         crash::point("accepted");
         Ok(Accepted { asked: asked_of(&request), pending: queued(request), waiter, attachment, answer: None })
+    }
+
+    async fn keep_callback(&self, id: RequestId, url: Option<&str>) -> Result<(), ApiError> {
+        let Some(url) = url else { return Ok(()) };
+        self.engine.keep_callback(id, url).await.map_err(|error| unavailable(&error))
     }
 
     /// A request that is there already; none: it is gone, and the call is a new one.

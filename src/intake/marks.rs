@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::config::CallbacksConfig;
 use crate::domain::clock::Micros;
 use crate::domain::service::Service;
+use crate::upstream::callback::Target;
 use crate::wire::api_error::ApiError;
 
 /// The wishes of one call.
@@ -64,10 +66,20 @@ pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> 
 
 /// What concerns deferred calls only; on live calls `Idempotency-Key` belongs to the provider. The key, unquoted.
 pub(crate) fn of_deferred(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    if headers.contains_key("x-nightbus-callback") {
-        return Err(bad("x-nightbus-callback", "callbacks are not in this version: fetch the result from result_url"));
-    }
     single(headers, "idempotency-key")?.map(idempotency_key).transpose()
+}
+
+/// `x-nightbus-callback`: the URL that is called when the request has ended, as far as it can be checked now.
+pub(crate) fn callback(headers: &HeaderMap, policy: &CallbacksConfig) -> Result<Option<String>, ApiError> {
+    const NAME: &str = "x-nightbus-callback";
+    let Some(url) = single(headers, NAME)? else { return Ok(None) };
+    if policy.signer.is_none() {
+        let message = "callbacks need a secret that signs them: set callbacks.secret_env in proxy.toml, or fetch the \
+                       result from result_url";
+        return Err(bad(NAME, message));
+    }
+    Target::new(url, policy).map_err(|error| bad(NAME, error))?;
+    Ok(Some(url.to_owned()))
 }
 
 fn bad(header: &str, what: impl std::fmt::Display) -> ApiError {
@@ -230,17 +242,38 @@ mod tests {
     }
 
     #[test]
-    fn idempotency_keys_and_callbacks_concern_deferred_calls_only() {
+    fn idempotency_keys_concern_deferred_calls_only() {
         for (name, value, key) in [
             ("idempotency-key", "\"abc\"", Ok(Some("abc"))),
             ("idempotency-key", "abc", Ok(Some("abc"))),
             ("idempotency-key", "", Err(())),
-            ("x-nightbus-callback", "https://example.org", Err(())),
         ] {
             assert!(marks(&[(name, value)]).is_ok());
             let mut headers = HeaderMap::new();
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
             assert_eq!(of_deferred(&headers).map_err(drop).as_ref().map(Option::as_deref), key.as_ref().copied());
+        }
+    }
+    #[test]
+    fn a_callback_needs_a_secret_and_a_public_https_url() {
+        let config = |secret: &str| {
+            crate::config::parse(Some(("proxy.toml", secret)), [], &Default::default()).unwrap().callbacks
+        };
+        let secret = "[callbacks]\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"";
+        for (url, secret, taken) in [
+            ("https://example.org/hook", secret, true),
+            ("https://example.org/hook", "", false),
+            ("http://example.org/hook", secret, false),
+            ("https://192.168.0.1/hook", secret, false),
+            ("soon", secret, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append("x-nightbus-callback", HeaderValue::from_static(url));
+            assert!(read(&headers, NOW).is_ok(), "it concerns deferred calls only");
+            match callback(&headers, &config(secret)) {
+                Ok(read) => assert!(taken && read.as_deref() == Some(url), "{url}"),
+                Err(error) => assert!(!taken && error.message.starts_with("x-nightbus-callback: "), "{error:?}"),
+            }
         }
     }
 }

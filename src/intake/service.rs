@@ -93,6 +93,14 @@ impl Intake {
         Self { desk: Arc::new(Desk { config, engine, tasks }), client, meter }
     }
 
+    /// The same with another configuration: for calls from now on.
+    #[must_use]
+    pub fn with_config(&self, config: Arc<crate::config::Config>) -> Self {
+        let Desk { engine, tasks, .. } = &*self.desk;
+        let desk = Desk { config, engine: engine.clone(), tasks: tasks.clone() };
+        Self { desk: Arc::new(desk), ..self.clone() }
+    }
+
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
     pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
         let origin = request.headers().get(ORIGIN).cloned();

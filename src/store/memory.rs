@@ -4,6 +4,7 @@
 //! paused time. It is also the model against which the other stores are tested: it is meant to be read.
 
 mod book;
+mod callbacks;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,17 +15,19 @@ use secrecy::SecretString;
 
 use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
-use crate::domain::ids::{self, BatchId, RequestId};
+use crate::domain::ids::{self, BatchId, CallbackId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::domain::request::{RequestEvent, RequestState};
 use crate::store::flights::FlightRecord;
 use crate::store::keys::{self, Keys};
 use crate::store::ledger::{Asker, Dimension, LedgerReport, LedgerRow, PassedCall};
 use crate::store::memory::book::Book;
+use crate::store::memory::callbacks::Callbacks;
 use crate::store::rules::{self, BatchProgress};
 use crate::store::{
-    Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
-    ProviderBatch, RequestOptions, RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
+    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedDurations, ListFilter,
+    LiveCall, NewBatch, NewCallback, NewRequest, ProviderBatch, RequestOptions, RequestRecord, Store, StoreError,
+    StoreFuture, StoreStats, StoredResult,
 };
 
 /// A store in memory.
@@ -43,6 +46,7 @@ struct State {
     durations: BTreeMap<(String, Fingerprint, String, u32), LearnedDurations>,
     flights: BTreeMap<Fingerprint, FlightRecord>,
     book: Book,
+    callbacks: Callbacks,
     last_sequence: i64,
 }
 
@@ -234,6 +238,35 @@ impl Store for MemoryStore {
         })
     }
 
+    fn add_callback(&self, callback: NewCallback) -> StoreFuture<'_, ()> {
+        self.run(move |state| {
+            let ended = state.get(callback.request).is_some_and(|stored| stored.record.state.is_terminal());
+            state.callbacks.add(callback, ended);
+            Ok(())
+        })
+    }
+
+    fn due_callbacks(&self, limit: usize) -> StoreFuture<'_, Vec<Callback>> {
+        self.run(move |state| Ok(state.callbacks.due(limit)))
+    }
+
+    fn record_callback(&self, update: CallbackUpdate) -> StoreFuture<'_, bool> {
+        self.run(move |state| Ok(state.callbacks.record(update)))
+    }
+
+    fn redeliver_callback(&self, id: CallbackId, at: Micros) -> StoreFuture<'_, Option<bool>> {
+        self.run(move |state| Ok(state.callbacks.redeliver(id, at)))
+    }
+
+    fn callbacks(
+        &self,
+        state: Option<CallbackState>,
+        after: Option<CallbackId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Callback>> {
+        self.run(move |kept| Ok(kept.callbacks.list(state, after, limit)))
+    }
+
     fn last_sequence(&self) -> StoreFuture<'_, i64> {
         self.run(|state| Ok(state.last_sequence))
     }
@@ -360,6 +393,7 @@ impl State {
             stored.record.finished_at = Some(finish.at);
             stored.record.outcome = Some(finish.summary);
             stored.answer = finish.body.map(|body| Bytes::copy_from_slice(&body));
+            self.callbacks.ended(finish.id, finish.at);
         }
         let stands = ends && finish.state == RequestState::Completed;
         if let Some(charge) = &finish.charge {
@@ -382,6 +416,7 @@ impl State {
             self.requests.remove(sequence);
         }
         let requests = &self.requests;
+        self.callbacks.expire(before, |request| requests.contains_key(&request.sequence()));
         self.batches.retain(|_, batch| {
             !batch.record.state.is_terminal()
                 || batch.record.created_at >= before

@@ -8,6 +8,7 @@
 //!
 //! Called by `intake` (accept, look up, cancel, list), `engine` (everything else) and `admin` (listings).
 
+mod callbacks;
 pub(crate) mod files;
 pub mod flights;
 mod keys;
@@ -29,12 +30,13 @@ use bytes::Bytes;
 
 use crate::domain::batch::{BatchEvent, BatchState};
 use crate::domain::clock::Micros;
-use crate::domain::ids::{BatchId, RequestId};
+use crate::domain::ids::{BatchId, CallbackId, RequestId};
 use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
 use crate::store::flights::FlightRecord;
 use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCall};
 
+pub use crate::store::callbacks::{Callback, CallbackAttempt, CallbackState, CallbackUpdate, NewCallback};
 pub use crate::store::observer::{CommitObserver, SharedObserver, no_observer};
 pub use crate::store::open::{in_memory, open};
 pub use crate::store::services::{LearnedDurations, LiveCall, RequestOptions};
@@ -378,6 +380,29 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Drops at most `limit` of the ledger's rows whose requests were made before `before` and are gone, the oldest
     /// first. Their sums stay. Returns how many.
     fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize>;
+
+    /// Writes down that somebody wants to be called when a request has ended. The same again is no change. It may come
+    /// before the request is accepted, or after it has ended: then the callback is due at once.
+    fn add_callback(&self, callback: NewCallback) -> StoreFuture<'_, ()>;
+
+    /// Callbacks of ended requests that are still to be delivered, the earliest first, those of later moments too.
+    /// [`Store::finish`] makes them due, in the same transaction.
+    fn due_callbacks(&self, limit: usize) -> StoreFuture<'_, Vec<Callback>>;
+
+    /// Writes down what an attempt to deliver came to. `false`: there is no such callback any more.
+    fn record_callback(&self, update: CallbackUpdate) -> StoreFuture<'_, bool>;
+
+    /// Has an ended request's callback delivered once more, from `at` on. None: there is no such callback; `false`: its
+    /// request has not ended.
+    fn redeliver_callback(&self, id: CallbackId, at: Micros) -> StoreFuture<'_, Option<bool>>;
+
+    /// Callbacks, those of the newest requests first, `after` exclusive; with `state` only those.
+    fn callbacks(
+        &self,
+        state: Option<CallbackState>,
+        after: Option<CallbackId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Callback>>;
 
     /// The largest sequence number ever stored, or 0.
     fn last_sequence(&self) -> StoreFuture<'_, i64>;

@@ -48,6 +48,8 @@ pub(crate) enum Kind {
     Account = 3,
     /// The value by which a wrong key is noticed.
     Check = 4,
+    /// The address of a callback.
+    Callback = 5,
 }
 
 /// Seals and opens envelopes under one key.

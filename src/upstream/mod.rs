@@ -2,6 +2,7 @@
 //! with what each kind can do.
 
 pub mod anthropic;
+pub mod callback;
 pub mod capability;
 pub mod client;
 pub(crate) mod connect;

@@ -30,6 +30,11 @@ impl LazyTls {
         Ok(Self { roots, config: OnceCell::new() })
     }
 
+    /// For roots that another client has checked at the start.
+    pub(super) fn of_checked(roots: TlsRoots) -> Self {
+        Self { roots, config: OnceCell::new() }
+    }
+
     /// The configuration. A failure is not kept: the next call tries again.
     pub(super) async fn get(&self) -> Result<Arc<ClientConfig>, UpstreamError> {
         self.config.get_or_try_init(|| load(self.roots.clone())).await.cloned()

@@ -12,3 +12,4 @@ pub mod replay;
 pub mod template;
 pub mod usage;
 pub mod verdict;
+pub mod webhook;

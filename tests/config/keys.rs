@@ -55,6 +55,9 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("flight.size", "4", "4"),
     ("flight.ground_timeout", "\"2h\"", "\"2h\""),
     ("budget.daily_usd", "50.5", "50.5"),
+    ("callbacks.secret", "\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"", "(set)"),
+    ("callbacks.allow_private", "true", "true"),
+    ("callbacks.allow", "[\"Hooks.internal\", \"10.1.0.0/16\"]", "[\"hooks.internal\", \"10.1.0.0/16\"]"),
 ];
 
 /// Keys that need company; they are tried with it in `access` and below.
@@ -72,6 +75,7 @@ const WITH_COMPANY: &[&str] = &[
     "client_keys[].key",
     "client_keys[].providers",
     "admin.token_env",
+    "callbacks.secret_env",
     "admin.tls.cert",
     "admin.tls.key",
     "tls.cert",
@@ -83,10 +87,6 @@ const LATER: &[(&str, &str)] = &[
     ("providers.openai.kind", "\"azure\""),
     ("deferral.fallback", "[\"background_8h\", \"sync\"]"),
     ("store", "\"postgres://u:hunter2@db/nightbus\""),
-    ("callbacks.secret", "\"whsec_hunter2\""),
-    ("callbacks.secret_env", "\"HOOK_SECRET\""),
-    ("callbacks.allow_private", "true"),
-    ("callbacks.allow", "[\"hooks.internal\"]"),
 ];
 
 const ROUTE_KEYS: &[&str] = &["routes[].model", "routes[].provider", "routes[].rename"];

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nightbus::domain::clock::Micros;
-use nightbus::domain::ids::{BatchId, RequestId};
+use nightbus::domain::ids::{BatchId, CallbackId, RequestId};
 use nightbus::domain::lane::Fingerprint;
 use nightbus::store::flights::FlightRecord;
 use nightbus::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCall};
 use nightbus::store::{
-    Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
-    RequestRecord, SharedStore, Store, StoreError, StoreFuture, StoreStats, StoredResult,
+    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedDurations, ListFilter,
+    LiveCall, NewBatch, NewCallback, NewRequest, RequestRecord, SharedStore, Store, StoreError, StoreFuture,
+    StoreStats, StoredResult,
 };
 
 use crate::world::{End, World};
@@ -138,6 +139,31 @@ impl Store for Shaky {
 
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
         self.read(self.inner.durations())
+    }
+
+    fn add_callback(&self, callback: NewCallback) -> StoreFuture<'_, ()> {
+        self.run("add callback".to_owned(), self.inner.add_callback(callback))
+    }
+
+    fn due_callbacks(&self, limit: usize) -> StoreFuture<'_, Vec<Callback>> {
+        self.read(self.inner.due_callbacks(limit))
+    }
+
+    fn record_callback(&self, update: CallbackUpdate) -> StoreFuture<'_, bool> {
+        self.run("record callback".to_owned(), self.inner.record_callback(update))
+    }
+
+    fn redeliver_callback(&self, id: CallbackId, at: Micros) -> StoreFuture<'_, Option<bool>> {
+        self.run("redeliver callback".to_owned(), self.inner.redeliver_callback(id, at))
+    }
+
+    fn callbacks(
+        &self,
+        state: Option<CallbackState>,
+        after: Option<CallbackId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Callback>> {
+        self.read(self.inner.callbacks(state, after, limit))
     }
 
     fn keep_flight(&self, flight: FlightRecord, forget: Micros) -> StoreFuture<'_, ()> {

@@ -219,7 +219,10 @@ fn every_named_point_has_its_death() {
             }
         }
     }
-    let of_services = || super::services::TESTED.iter().chain(super::flights::TESTED).map(|name| (*name).to_owned());
+    let of_services = || {
+        let elsewhere = [super::services::TESTED, super::flights::TESTED, super::callbacks::TESTED];
+        elsewhere.into_iter().flatten().map(|name| (*name).to_owned())
+    };
     assert_eq!(named, POINTS.iter().map(|(name, _)| (*name).to_owned()).chain(of_services()).collect());
     assert_eq!(named, TESTED.iter().map(|name| (*name).to_owned()).chain(of_services()).collect());
 }

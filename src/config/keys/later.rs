@@ -1,34 +1,7 @@
 //! Features of later versions: known and checked, so that a file written for them loads as long as it does not
 //! ask for what is not there.
 
-use crate::config::schema::{Key, Kind, Section, text, texts};
-
-const NOTE: &str = "Not in this version: the defaults load, anything else is refused.";
-
-/// `[callbacks]`
-pub(super) const CALLBACKS: Section = Section {
-    path: "callbacks",
-    about: NOTE,
-    keys: &[
-        Key::new("secret", text("a Standard Webhooks secret (\"whsec_…\")"), "Signs webhooks (Standard Webhooks).")
-            .example("\"whsec_…\"")
-            .only(&[]),
-        Key::new(
-            "secret_env",
-            text("the name of an environment variable"),
-            "Environment variable that holds the secret.",
-        )
-        .example("\"NIGHTBUS_KEY_WEBHOOKS\"")
-        .only(&[]),
-        Key::new("allow_private", Kind::Bool, "Callbacks to loopback and private addresses too.")
-            .default("false")
-            .only(&[]),
-        Key::new("allow", texts("host names and networks"), "Private hosts and networks that callbacks may go to.")
-            .default("[]")
-            .example("[\"hooks.internal\", \"10.1.0.0/16\"]")
-            .only(&[]),
-    ],
-};
+use crate::config::schema::{Key, Section, text};
 
 /// `[[routes]]`
 pub(super) const ROUTES: Section = Section {

@@ -1,5 +1,6 @@
 //! The keys of `proxy.toml`, section by section: data only. `schema` says what the fields mean.
 
+mod callbacks;
 mod calls;
 mod later;
 mod service;
@@ -26,6 +27,6 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::LOG,
     spending::FLIGHT,
     spending::BUDGET,
-    later::CALLBACKS,
+    callbacks::CALLBACKS,
     later::ROUTES,
 ];

@@ -10,6 +10,7 @@ use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::request::{RequestEvent, RequestState};
 use crate::store::ledger::{Asker, Charge, LedgerRow};
 use crate::store::rules;
+use crate::store::sqlite::callbacks;
 use crate::store::sqlite::ledger::Entries;
 use crate::store::sqlite::rows::{bytes16, request_state, request_state_code};
 use crate::store::sqlite::writer::Session;
@@ -123,6 +124,7 @@ fn finish_one(session: &mut Session<'_>, finish: &SealedFinish) -> rusqlite::Res
         .prepare_cached("UPDATE requests SET state = ?2, finished_at = ?3, result = ?4 WHERE seq = ?1")?
         .execute(params![finish.id.sequence(), request_state_code(finish.state), finish.at.0, number])?;
     session.count(Some(state), Some(finish.state));
+    callbacks::ended(session, finish.id, finish.at)?;
     Ok((true, asker))
 }
 

@@ -8,6 +8,7 @@ use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
 use crate::domain::request::RequestState;
 use crate::store::sqlite::batches::parse_lines;
+use crate::store::sqlite::callbacks;
 use crate::store::sqlite::rows::{batch_state_code, request_state};
 use crate::store::sqlite::writer::Session;
 
@@ -30,6 +31,7 @@ pub(super) fn expire(session: &mut Session<'_>, before: Micros, limit: usize) ->
             newest = newest.max(batch);
         }
     }
+    callbacks::expire(session, before)?;
     if newest > 0 {
         remember_sequence(session, newest)?;
     }

@@ -9,6 +9,7 @@
 //! Built by [`super::open`]; used through the [`Store`] trait only.
 
 mod batches;
+mod callbacks;
 mod changes;
 mod checkpoint;
 mod crowd;

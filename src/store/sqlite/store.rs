@@ -5,17 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::clock::Micros;
-use crate::domain::ids::{self, BatchId, RequestId};
+use crate::domain::ids::{self, BatchId, CallbackId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::store::flights::FlightRecord;
 use crate::store::keys::Keys;
 use crate::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCall};
 use crate::store::seal::{Kind, Sealer};
 use crate::store::sqlite::changes::SealedFinish;
-use crate::store::sqlite::{SqliteStore, batches, changes, expire, flights, ledger, reads, services};
+use crate::store::sqlite::{SqliteStore, batches, callbacks, changes, expire, flights, ledger, reads, services};
 use crate::store::{
-    Account, BatchRecord, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest,
-    RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
+    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedDurations, ListFilter,
+    LiveCall, NewBatch, NewCallback, NewRequest, RequestRecord, Store, StoreError, StoreFuture, StoreStats,
+    StoredResult,
 };
 
 /// In a crowd bodies up to this size are not compressed: the time is worth more than the room then.
@@ -197,6 +198,38 @@ impl Store for SqliteStore {
                 ledger::expire(session, sequence, limit)
             }),
         )
+    }
+
+    fn add_callback(&self, callback: NewCallback) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let url = self.keys.sealer.seal(Kind::Callback, callback.id.as_bytes(), callback.url.as_bytes())?;
+            self.change(1, ROW_BYTES + url.len(), move |session| callbacks::add(session, &callback, &url)).await
+        })
+    }
+
+    fn due_callbacks(&self, limit: usize) -> StoreFuture<'_, Vec<Callback>> {
+        let keys = Arc::clone(&self.keys);
+        Box::pin(async move { self.readers.run(move |connection| callbacks::due(connection, &keys, limit)).await })
+    }
+
+    fn record_callback(&self, update: CallbackUpdate) -> StoreFuture<'_, bool> {
+        Box::pin(self.change(1, ROW_BYTES, move |session| callbacks::record(session, &update)))
+    }
+
+    fn redeliver_callback(&self, id: CallbackId, at: Micros) -> StoreFuture<'_, Option<bool>> {
+        Box::pin(self.change(1, ROW_BYTES, move |session| callbacks::redeliver(session, id, at)))
+    }
+
+    fn callbacks(
+        &self,
+        state: Option<CallbackState>,
+        after: Option<CallbackId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Callback>> {
+        let keys = Arc::clone(&self.keys);
+        Box::pin(async move {
+            self.readers.run(move |connection| callbacks::list(connection, &keys, state, after, limit)).await
+        })
     }
 
     fn last_sequence(&self) -> StoreFuture<'_, i64> {
