@@ -80,8 +80,7 @@ async fn admit(state: &Arc<State>, batch: &Arc<Batch>) -> Result<(Input, PoolSha
     let (endpoint, limits) = (batch.endpoint, state.limits);
     let bytes = file.pieces.first().cloned().unwrap_or_default();
     let checked = tokio::task::spawn_blocking(move || validate::validate(&bytes, endpoint, limits)).await;
-    let input = checked
-        .unwrap_or_else(|panic| Err(vec![LineError::whole("server_error", panic.to_string())]))?;
+    let input = checked.unwrap_or_else(|panic| Err(vec![LineError::whole("server_error", panic.to_string())]))?;
     invented_errors(state, &input, batch)?;
     let limit = state.settings().enqueued_token_limit;
     state
