@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use nightbus::tasks::Tasks;
 use nightbus::wire::webhook::Signer;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ impl Receiver {
             answers: Arc::new(Mutex::new(answers.iter().copied().collect())),
         };
         let serving = receiver.clone();
-        tokio::spawn(async move {
+        Tasks::new().spawn("receiver", async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut bytes = Vec::new();
                 let hook = loop {
