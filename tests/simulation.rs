@@ -96,16 +96,24 @@ fn assert_sound(outcome: &life::Outcome, executions: usize) {
 
 #[test]
 fn a_live_answer_is_not_bought_again_because_the_disk_is_full() {
-    let caller = Caller::patient(Some(SECOND * 40), &[Service::Sync]);
-    let outcome = life::one(caller, |state| state.ends_to_fail = 3);
+    let caller = Caller::patient(0, Some(SECOND * 40), &[Service::Sync]);
+    let outcome = life::with(vec![caller], |state| state.ends_to_fail = 3);
     assert_sound(&outcome, 1);
     assert!(outcome.trace.contains("completed 200"), "{}", outcome.trace);
 }
 
 #[test]
 fn a_damaged_line_is_in_the_ledger_although_its_request_had_ended() {
-    let caller = Caller::patient(Some(SECOND * 15), &[]);
-    let outcome = life::one(caller, |state| state.every_line = Some(Outcome::Damaged));
+    let caller = Caller::patient(0, Some(SECOND * 15), &[]);
+    let outcome = life::with(vec![caller], |state| state.every_line = Some(Outcome::Damaged));
     assert_sound(&outcome, 1);
     assert!(outcome.trace.contains("failed 504"), "{}", outcome.trace);
+}
+
+#[test]
+fn lines_that_were_handed_over_are_not_created_again_when_the_rest_cannot_be_recorded() {
+    let callers = vec![Caller::patient(0, None, &[Service::Sync]), Caller::patient(1, None, &[])];
+    let outcome = life::with(callers, |state| (state.creations_to_refuse, state.ends_to_fail) = (1, 1));
+    assert_sound(&outcome, 2);
+    assert!(outcome.trace.contains("requeue of"), "{}", outcome.trace);
 }

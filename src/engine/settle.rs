@@ -389,9 +389,28 @@ pub(crate) async fn requeue(
     Ok(count)
 }
 
+/// Gives up a batch that does not exist at the provider when live calls answer some of the lines in its file: to create
+/// it would buy those twice. The others ride again, in a file without them. `false`: no line was handed over.
+pub(crate) async fn ride_without_handed_over(context: &Arc<Context>, batch: &BatchRecord) -> Result<bool, StepError> {
+    let lines = context.store.batch_lines(batch.id).await?;
+    if !context.store.records(lines.clone()).await?.iter().any(|record| record.live.is_some()) {
+        return Ok(false);
+    }
+    let rest = riding(context, batch, lines).await?;
+    let requeued = requeue(context, batch, rest, "another_line_was_handed_over", Again::default()).await?;
+    let why = "live calls answer some of its lines: the others ride in another batch".to_owned();
+    end_batch(context, batch, BatchEvent::Fail, Tally { requeued, ..Tally::default() }, Some(why)).await?;
+    Ok(true)
+}
+
 /// Reasons for which a line had no chance to run: they take nothing from its attempts.
-const NO_ATTEMPT: [&str; 4] =
-    ["token_limit_exceeded", "another_line_was_refused", "search_for_a_bad_line", "file_too_large"];
+const NO_ATTEMPT: [&str; 5] = [
+    "token_limit_exceeded",
+    "another_line_was_refused",
+    "another_line_was_handed_over",
+    "search_for_a_bad_line",
+    "file_too_large",
+];
 
 /// A stored request as the dispatcher holds it.
 pub(crate) fn queued_of(request: &NewRequest) -> Queued {

@@ -125,6 +125,7 @@ pub(crate) async fn create(
     let Some((provider, credentials)) = credentials(context, batch) else {
         return settle::fail_all(context, batch, &no_credentials(batch)).await;
     };
+    let resumed = unsettled;
     for attempt in 0.. {
         if unsettled && let Some(found) = look_up(context, provider.as_ref(), &credentials, batch).await? {
             return created(context, batch, &found, started).await;
@@ -132,6 +133,10 @@ pub(crate) async fn create(
         // Nothing is out that could have created it: what was looked for is not there.
         if rescue::too_late_in(context, batch).is_some_and(|left| left.is_zero()) {
             return rescue::instead_of(context, batch).await;
+        }
+        // An earlier attempt was refused for good, and died while it handed the lines over: the file still has them all.
+        if resumed && !provider.capability().inline && settle::ride_without_handed_over(context, batch).await? {
+            return Ok(());
         }
         let Some(input) = input(context, batch, provider.as_ref()).await? else {
             return settle::fail_all(context, batch, &no_credentials(batch)).await;

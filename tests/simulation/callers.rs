@@ -66,9 +66,9 @@ impl Caller {
     }
 
     /// One that comes at once and stays.
-    pub(crate) fn patient(deadline: Option<Duration>, fallback: &[Service]) -> Self {
+    pub(crate) fn patient(number: usize, deadline: Option<Duration>, fallback: &[Service]) -> Self {
         Self {
-            number: 0,
+            number,
             comes_at: BEGIN,
             model: 0,
             deadline,

@@ -70,10 +70,10 @@ pub(crate) fn run(seed: u64, config: &Config) -> Outcome {
     through(config, &world, callers, deaths, jumps)
 }
 
-/// One caller, in a world in which nothing goes wrong but what is asked for.
-pub(crate) fn one(caller: Caller, change: impl FnOnce(&mut State)) -> Outcome {
+/// Some callers, in a world in which nothing goes wrong but what is asked for.
+pub(crate) fn with(callers: Vec<Caller>, change: impl FnOnce(&mut State)) -> Outcome {
     fastrand::seed(1);
-    through(&configuration(), &World::calm(change), vec![caller], 0, false)
+    through(&configuration(), &World::calm(change), callers, 0, false)
 }
 
 fn through(config: &Config, world: &Arc<World>, callers: Vec<Caller>, deaths: u32, jumps: bool) -> Outcome {

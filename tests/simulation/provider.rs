@@ -382,6 +382,14 @@ impl BatchProvider for Provider {
                 self.world.note(&format!("create is refused for good: {code}"));
                 return Err(refused("create", status, code));
             }
+            let refuses = self.world.with(|state| {
+                let left = state.creations_to_refuse.checked_sub(1);
+                state.creations_to_refuse = left.unwrap_or(0);
+                left.is_some()
+            });
+            if refuses {
+                return Err(refused("create", 400, "no_batch_for_model"));
+            }
             let BatchInput::Uploaded(file) = create.input else { panic!("it takes files") };
             let at: usize = file.strip_prefix("file-").and_then(|at| at.parse().ok()).expect("one of ours");
             let lines = self.world.with(|state| state.provider.files[at].clone());

@@ -83,6 +83,8 @@ pub(crate) struct State {
     names: BTreeMap<String, usize>,
     /// So many times the end of a request cannot be recorded, whatever the weather.
     pub(crate) ends_to_fail: u32,
+    /// So many creations are refused for good, whatever the weather.
+    pub(crate) creations_to_refuse: u32,
     /// What becomes of every line of a batch, whatever the weather.
     pub(crate) every_line: Option<crate::provider::Outcome>,
 }
@@ -120,6 +122,7 @@ impl World {
             trace: String::new(),
             names: BTreeMap::new(),
             ends_to_fail: 0,
+            creations_to_refuse: 0,
             every_line: None,
         };
         Arc::new(Self { state: Mutex::new(state), crashed: Notify::new() })
