@@ -9,4 +9,5 @@ pub mod line;
 pub mod openai;
 pub mod peek;
 pub mod replay;
+pub mod translate;
 pub mod usage;
