@@ -14,6 +14,7 @@ mod keys;
 mod layers;
 mod path;
 mod providers;
+mod routes;
 mod schema;
 mod suggest;
 mod summary;

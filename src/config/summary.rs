@@ -11,6 +11,7 @@ pub fn summary(config: &Config) -> Vec<(String, String)> {
     for provider in config.providers.values() {
         lines.provider(provider);
     }
+    lines.routes(&config.routes);
     lines.deferral(&config.deferral);
     lines.batching(&config.batching);
     lines.service(config);
@@ -74,6 +75,17 @@ impl Lines {
             self.text("prices", &file.display().to_string());
         }
         self.text("default_provider", &config.default_provider);
+    }
+
+    fn routes(&mut self, routes: &[RouteConfig]) {
+        for (index, route) in routes.iter().enumerate() {
+            let key = |name: &str| format!("routes[{index}].{name}");
+            self.text(&key("model"), route.model.glob().glob());
+            self.text(&key("provider"), &route.provider);
+            if let Some(rename) = &route.rename {
+                self.text(&key("rename"), rename);
+            }
+        }
     }
 
     fn provider(&mut self, provider: &ProviderConfig) {

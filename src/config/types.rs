@@ -35,6 +35,8 @@ pub struct Config {
     pub allow_unauthenticated: bool,
     /// By name; the name is also the path prefix (`/groq/v1/…`).
     pub providers: BTreeMap<String, ProviderConfig>,
+    /// `[[routes]]`: the first whose glob fits decides.
+    pub routes: Vec<RouteConfig>,
     /// `[deferral]`
     pub deferral: DeferralConfig,
     /// `[batching]`
@@ -138,6 +140,17 @@ pub struct ProviderConfig {
     pub batches_per_hour: Option<u32>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
+}
+
+/// One `[[routes]]`.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// On the body's `model`, without `:batch`.
+    pub model: GlobMatcher,
+    /// Name of the provider that gets the call.
+    pub provider: String,
+    /// The model it is sent with; none: the caller's.
+    pub rename: Option<String>,
 }
 
 /// A provider's key, held by nightbus.

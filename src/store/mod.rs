@@ -29,7 +29,7 @@ use bytes::Bytes;
 use crate::domain::batch::{BatchEvent, BatchState};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
-use crate::domain::lane::{Fingerprint, LaneKey};
+use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
 use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCall};
 
@@ -85,6 +85,13 @@ pub struct NewRequest {
     pub idempotency: Option<Fingerprint>,
     /// Length of the body in bytes.
     pub body_len: u32,
+}
+
+impl NewRequest {
+    /// The endpoint that its caller called; the lane's is the one that answers.
+    pub fn called(&self) -> Endpoint {
+        if self.options.has(RequestOptions::FROM_CHAT) { Endpoint::ChatCompletions } else { self.lane.endpoint }
+    }
 }
 
 /// A request as it is stored, without its bodies.

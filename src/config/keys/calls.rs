@@ -101,6 +101,23 @@ pub(super) const RULES: Section = Section {
     ],
 };
 
+/// `[[routes]]`
+pub(super) const ROUTES: Section = Section {
+    path: "routes[]",
+    about: "Which provider serves a model, for calls whose path names no provider. The first route that fits decides. A \
+            provider of the same API shape gets the call as it is; chat completions for a provider of kind `anthropic` \
+            are translated, and the answer back. The caller's own key goes to no other provider: such a provider needs \
+            `api_key_env`.",
+    keys: &[
+        Key::new("model", text("a glob"), "Glob on the body's `model`, without `:batch`. Required.")
+            .example("\"claude-*\""),
+        Key::new("provider", text("the name of a provider"), "The provider that gets the call. Required.")
+            .example("\"anthropic\""),
+        Key::new("rename", text("the name of a model"), "The model name it is sent with; without it, the caller's.")
+            .example("\"claude-haiku-5-5\""),
+    ],
+};
+
 /// `[batching]`
 pub(super) const BATCHING: Section = Section {
     path: "batching",

@@ -26,5 +26,5 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     later::FLIGHT,
     later::BUDGET,
     later::CALLBACKS,
-    later::ROUTES,
+    calls::ROUTES,
 ];

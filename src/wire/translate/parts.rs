@@ -72,8 +72,8 @@ pub(super) fn blocks<'a>(content: Option<&'a RawValue>, at: &str, whose: Whose) 
         let text = serde_json::from_str(raw.get()).map_err(|error| Refused::new(at, error.to_string()))?;
         return Ok(text_block(text, None).into_iter().collect());
     }
-    let parts: Vec<&RawValue> = serde_json::from_str(raw.get())
-        .map_err(|_neither| Refused::new(at, "expected a text or an array of parts"))?;
+    let parts: Vec<&RawValue> =
+        serde_json::from_str(raw.get()).map_err(|_neither| Refused::new(at, "expected a text or an array of parts"))?;
     let mut blocks = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
         blocks.extend(block(part, format!("{at}[{index}]"), whose)?);
@@ -98,7 +98,9 @@ fn block<'a>(part: &'a RawValue, at: String, whose: Whose) -> Result<Option<Bloc
         (other, _) => {
             return Err(Refused::new(
                 fields.path("type"),
-                format!("{other:?} has no counterpart in Anthropic's Messages: leave the part out, or use another model"),
+                format!(
+                    "{other:?} has no counterpart in Anthropic's Messages: leave the part out, or use another model"
+                ),
             ));
         }
     };
@@ -146,11 +148,9 @@ fn document<'a>(fields: &mut Fields<'a>, cache_control: Option<&'a RawValue>) ->
     let data = file.required_text("file_data")?;
     file.nothing_left(super::request::NO_COUNTERPART)?;
     match data_url(&data) {
-        Some((media_type, data)) if media_type == PDF => Ok(Block::Document {
-            source: Source::Base64 { media_type, data: data.to_owned() },
-            title,
-            cache_control,
-        }),
+        Some((media_type, data)) if media_type == PDF => {
+            Ok(Block::Document { source: Source::Base64 { media_type, data: data.to_owned() }, title, cache_control })
+        }
         _ => Err(Refused::new(file.path("file_data"), "expected data:application/pdf;base64,…")),
     }
 }

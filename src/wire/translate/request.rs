@@ -112,8 +112,8 @@ enum Shape {
 /// # Errors
 /// [`Refused`]: the field that has no counterpart, or is not what the API says.
 pub fn messages_request(body: &[u8], model: &str) -> Result<Translated, Refused> {
-    let raw: &RawValue = serde_json::from_slice(body)
-        .map_err(|error| Refused::new("body", format!("is not valid JSON: {error}")))?;
+    let raw: &RawValue =
+        serde_json::from_slice(body).map_err(|error| Refused::new("body", format!("is not valid JSON: {error}")))?;
     let mut body = Fields::parse(raw, "")?;
     let read = conversation(body.elements("messages")?.unwrap_or_default())?;
     let shape = shape(&mut body)?;

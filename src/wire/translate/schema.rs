@@ -37,8 +37,8 @@ fn write_schema(schema: &RawValue, at: &str, out: &mut String) -> Result<(), Ref
     }
     let fields = Fields::parse(schema, at)?;
     let has = |wanted: &str| fields.iter().any(|(name, _)| name == wanted);
-    let is_object = has("properties")
-        || fields.iter().any(|(name, raw)| name == "type" && raw.get().contains("\"object\""));
+    let is_object =
+        has("properties") || fields.iter().any(|(name, raw)| name == "type" && raw.get().contains("\"object\""));
     out.push('{');
     let mut first = true;
     for (name, raw) in fields.iter() {

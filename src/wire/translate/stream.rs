@@ -238,8 +238,7 @@ impl Telling {
             "thinking" => self.thinking(block.thinking.unwrap_or_default()),
             "tool_use" => {
                 self.tools += 1;
-                self.tool =
-                    Some(ToolBlock { whole: block.input.map_or("{}", RawValue::get).to_owned(), begun: false });
+                self.tool = Some(ToolBlock { whole: block.input.map_or("{}", RawValue::get).to_owned(), begun: false });
                 let function = Function { name: Some(block.name), arguments: String::new() };
                 self.tool_change(ToolChange { index: 0, id: Some(block.id), r#type: Some("function"), function });
             }

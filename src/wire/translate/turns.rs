@@ -81,7 +81,8 @@ impl<'a> Conversation<'a> {
                 self.say(Role::User, vec![Block::ToolResult { tool_use_id, content }]);
             }
             other => {
-                let message_of = format!("{other:?} has no counterpart: system, developer, user, assistant and tool have");
+                let message_of =
+                    format!("{other:?} has no counterpart: system, developer, user, assistant and tool have");
                 return Err(Refused::new(message.path("role"), message_of));
             }
         }
