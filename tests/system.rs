@@ -39,6 +39,8 @@ mod messages_crash;
 mod recovery;
 #[path = "system/results.rs"]
 mod results;
+#[path = "system/routes.rs"]
+mod routes;
 #[path = "system/services.rs"]
 mod services;
 #[path = "system/streams.rs"]

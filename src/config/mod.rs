@@ -11,6 +11,7 @@ mod build;
 mod docs;
 mod error;
 mod keys;
+mod kinds;
 mod layers;
 mod path;
 mod providers;

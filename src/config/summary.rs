@@ -95,6 +95,9 @@ impl Lines {
         if let Some(own) = &provider.api_key {
             self.text(&key("api_key_env"), &own.env);
         }
+        if let Some(version) = &provider.api_version {
+            self.text(&key("api_version"), version);
+        }
         self.optional(&key("max_requests"), provider.max_requests);
         self.optional(&key("max_bytes"), provider.max_bytes);
         self.optional(&key("in_flight_tokens"), provider.in_flight_tokens);

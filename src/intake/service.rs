@@ -9,7 +9,7 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
-use crate::config::{ProviderConfig, ProviderKind};
+use crate::config::{BatchWire, ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
 use crate::intake::call_body::{self, CallBody, WholeBody};
 use crate::intake::caller::{self, Caller};
@@ -27,6 +27,7 @@ use crate::intake::route::{Route, deferrable_endpoint, is_messages, path_of, rou
 use crate::intake::routing::{self, Routed, TranslatedChat};
 use crate::intake::translated;
 use crate::upstream::client::UpstreamClient;
+use crate::upstream::exchange::with_api_version;
 use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
 use crate::wire::edit;
@@ -267,7 +268,7 @@ impl Intake {
                 call.marks.defer.unwrap_or(call.batch || suffix).then_some("observe")
             }
             Mark::Defer if !classify::is_on(&self.desk.config) => Some(off(&self.desk.config)),
-            Mark::Defer if !is_capable => Some("endpoint-not-batchable"),
+            Mark::Defer if !is_capable => Some(not_batchable(call.provider)),
             Mark::Defer => match self.defer(&parts.headers, upstream.as_ref(), &call, endpoint, &bytes).await? {
                 Ok(accepted) => {
                     let ApiCall { marks, client, .. } = call;
@@ -327,7 +328,7 @@ impl Intake {
         } else if !classify::is_on(config) {
             Ok(Some(off(config)))
         } else if !capable {
-            Ok(Some("endpoint-not-batchable"))
+            Ok(Some(not_batchable(call.provider)))
         } else if asked {
             Err(ApiError::too_large(format!(
                 "a deferred call may have {} bytes (limits.max_body_bytes): raise it, or send the call live",
@@ -377,9 +378,10 @@ impl Intake {
             // The call was meant for nightbus; on an unmarked one these headers are the provider's.
             headers::remove_consumed(request.headers_mut());
         }
+        let versioned = call.provider.api_version.as_deref().map(|version| with_api_version(call.rest, version));
         let target = Target {
             provider: call.provider,
-            path_and_query: call.rest,
+            path_and_query: versioned.as_deref().unwrap_or(call.rest),
             replace_credential: call.provider.api_key.as_ref().map(|key| &key.value),
         };
         let response = passthrough::forward(&self.client, request, target, reason).await;
@@ -409,6 +411,12 @@ impl Intake {
             observed: None,
         })
     }
+}
+
+/// Why a marked call is live where the provider has no batch for it.
+fn not_batchable(provider: &ProviderConfig) -> &'static str {
+    let has_batches = !matches!(provider.kind.batch_wire(), BatchWire::None { .. }) || provider.endpoints.is_some();
+    if has_batches { "endpoint-not-batchable" } else { "provider-has-no-batch" }
 }
 
 /// Why a marked call is live when nothing is deferred.
