@@ -77,6 +77,10 @@ pub(crate) fn routed<'c>(
     let bare = without_batch_suffix(&model);
     let sent = route.rename.as_deref().unwrap_or_else(|| bare.unwrap_or(&model));
     let is_same = provider.name == from.name;
+    if is_same && route.rename.is_none() && endpoint.api() == provider.kind.api() {
+        // It goes where it came for, as it is.
+        return Ok(None);
+    }
     if !is_same && provider.api_key.is_none() {
         return Err(ApiError::unauthorized(format!(
             "the model {model:?} is routed to the provider {0:?}, to which the caller's key is never sent: set \

@@ -277,8 +277,13 @@ impl Intake {
                 Err(reason) => Some(reason),
             },
         };
+        // The ledger knows the call as the provider does.
+        let sent_body = match &call.chat {
+            Some(chat) => chat.request.body.as_slice(),
+            None => bytes.as_ref(),
+        };
         let metered = self
-            .metered(&parts.headers, &call, endpoint, &bytes)
+            .metered(upstream.as_ref().unwrap_or(&parts.headers), &call, endpoint, sent_body)
             .map(|metered| Metered { observed: observed.then(|| meter::program(&parts.headers)), ..metered });
         let is_routed = upstream.is_some();
         if let Some(headers) = upstream {
