@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use tokio::time::Instant;
 
 use crate::admin::{self, AdminState, Reload, ReloadReport};
-use crate::config::{self, Config, ConfigErrors, ProviderConfig, ProviderKind, Reloaded, TlsConfig};
+use crate::config::{self, BatchWire, Config, ConfigErrors, ProviderConfig, Reloaded, TlsConfig};
 use crate::domain::clock::SystemClock;
 use crate::engine::{Engine, EngineParts};
 use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
@@ -206,9 +206,13 @@ async fn open_store(config: &Arc<Config>, telemetry: &Telemetry) -> Result<Share
 fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dyn BatchProvider>> {
     let provider = |provider: &ProviderConfig| -> Arc<dyn BatchProvider> {
         let capability = Capability::of(provider, &config.batching);
-        match provider.kind {
-            ProviderKind::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
-            ProviderKind::OpenAi => Arc::new(OpenAiProvider::new(client.clone(), &provider.base_url, capability)),
+        match provider.kind.batch_wire() {
+            BatchWire::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
+            // One without batches is asked for live calls alone.
+            BatchWire::OpenAi | BatchWire::None { .. } => {
+                let version = provider.api_version.as_deref();
+                Arc::new(OpenAiProvider::new(client.clone(), &provider.base_url, version, capability))
+            }
         }
     };
     config.providers.iter().map(|(name, config)| (name.clone(), provider(config))).collect()

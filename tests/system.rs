@@ -47,6 +47,8 @@ mod recovery;
 mod reload;
 #[path = "system/results.rs"]
 mod results;
+#[path = "system/routes.rs"]
+mod routes;
 #[path = "system/services.rs"]
 mod services;
 #[path = "system/streams.rs"]

@@ -18,8 +18,9 @@ use super::UsageError;
 use super::configure::ServeArgs;
 use super::http::{Answer, HttpClient};
 use super::output;
-use crate::config::{Config, ProviderConfig, ProviderKind};
+use crate::config::{BatchWire, Config, KeyHeader, ProviderConfig, ProviderKind};
 use crate::domain::clock::{Clock as _, SystemClock};
+use crate::domain::lane::Api;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Deadlines and expiries are compared with the provider's times.
@@ -126,9 +127,14 @@ async fn upstream(config: &Config, provider: &ProviderConfig) -> anyhow::Result<
         return Ok(findings);
     };
     findings.push(key_works(&answer, &usual));
-    let list = match provider.kind {
-        ProviderKind::OpenAi => "/batches?limit=1",
-        ProviderKind::Anthropic => "/messages/batches?limit=1",
+    let list = match provider.kind.batch_wire() {
+        BatchWire::OpenAi => "/batches?limit=1",
+        BatchWire::Anthropic => "/messages/batches?limit=1",
+        BatchWire::None { .. } => {
+            let what = "none that nightbus speaks: marked calls go live, at the full price".to_owned();
+            findings.push(Finding::new("batches", Verdict::Warn, what));
+            return Ok(findings);
+        }
     };
     findings.push(match ask(&http, provider, list, Some(&key)).await {
         Err(why) => Finding::new("batches", Verdict::Fail, why),
@@ -144,14 +150,22 @@ async fn upstream(config: &Config, provider: &ProviderConfig) -> anyhow::Result<
 async fn ask(http: &HttpClient, provider: &ProviderConfig, path: &str, key: Option<&str>) -> Result<Answer, String> {
     let base = provider.base_url.to_string();
     let uri: Uri = format!("{}{path}", base.trim_end_matches('/')).parse().map_err(|_bad| "no URL".to_owned())?;
-    let sent = match provider.kind {
-        ProviderKind::OpenAi => http.send(Method::GET, uri, key, &[], Bytes::new(), PATIENCE).await,
-        ProviderKind::Anthropic => {
-            let mut headers = vec![(ProviderKind::ANTHROPIC_VERSION, ANTHROPIC_VERSION)];
+    let mut headers = match provider.kind.api() {
+        Api::OpenAi => Vec::new(),
+        Api::Anthropic => vec![(ProviderKind::ANTHROPIC_VERSION, ANTHROPIC_VERSION)],
+    };
+    let bearer = match provider.kind.key_header() {
+        KeyHeader::Bearer => key,
+        KeyHeader::ApiKey => {
+            headers.extend(key.map(|key| ("api-key", key)));
+            None
+        }
+        KeyHeader::XApiKey => {
             headers.extend(key.map(|key| ("x-api-key", key)));
-            http.send(Method::GET, uri, None, &headers, Bytes::new(), PATIENCE).await
+            None
         }
     };
+    let sent = http.send(Method::GET, uri, bearer, &headers, Bytes::new(), PATIENCE).await;
     sent.map_err(|error| error.to_string())
 }
 

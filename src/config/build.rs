@@ -17,7 +17,7 @@ use super::path::KeyPath;
 use super::tree::Tree;
 use super::types::*;
 use super::value::{Value, quoted};
-use super::{access, callbacks, providers, schema, suggest};
+use super::{access, callbacks, providers, routes, schema, suggest};
 use crate::domain::pricing::PriceTable;
 
 /// Builds the configuration. Only to be used when `tree` has no mistakes after it.
@@ -36,6 +36,7 @@ pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
         prices,
         default_provider: providers::default_provider(tree, &providers),
         allow_unauthenticated: tree.bool(&at("allow_unauthenticated")),
+        routes: routes::routes(tree, &providers),
         deferral: deferral(tree),
         batching: batching(tree),
         hold: HoldConfig {
@@ -131,9 +132,6 @@ fn refuse_later_features(tree: &mut Tree) {
     }
     for (path, message) in refused {
         tree.mistake(&path, message);
-    }
-    for entry in tree.entries_of(&KeyPath::of("routes")) {
-        tree.mistake(&entry, "[[routes]] are not in this version; leave them out");
     }
 }
 
@@ -237,7 +235,8 @@ fn rule(tree: &mut Tree, entry: &KeyPath) -> DeferralRule {
     }
 }
 
-fn glob(tree: &mut Tree, path: &KeyPath) -> Option<GlobMatcher> {
+/// A glob, checked.
+pub(super) fn glob(tree: &mut Tree, path: &KeyPath) -> Option<GlobMatcher> {
     let text = tree.text(path)?;
     match Glob::new(&text) {
         Ok(glob) => Some(glob.compile_matcher()),

@@ -8,7 +8,7 @@ use super::build::secret;
 use super::layers::Environment;
 use super::path::KeyPath;
 use super::tree::Tree;
-use super::types::{ProviderConfig, ProviderKey, ProviderKind};
+use super::types::{BatchWire, ProviderConfig, ProviderKey, ProviderKind};
 use super::value::quoted;
 use super::{schema, suggest};
 
@@ -101,9 +101,12 @@ fn check_name(tree: &mut Tree, path: &KeyPath, name: &str) {
 }
 
 fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &str) -> ProviderConfig {
+    let kind = kind_of(tree, path, name);
+    check_endpoints(tree, path, kind);
     ProviderConfig {
         name: name.to_owned(),
-        kind: kind_of(tree, path, name),
+        kind,
+        api_version: api_version(tree, path, kind),
         base_url: base_url(tree, path, name),
         api_key: from_environment(tree, environment, &path.child("api_key_env")),
         max_requests: tree.small(&path.child("max_requests")),
@@ -119,25 +122,50 @@ fn kind_of(tree: &Tree, path: &KeyPath, name: &str) -> ProviderKind {
     let key = path.child("kind");
     match tree.text(&key).as_deref() {
         _ if name == ANTHROPIC && !tree.is_given(&key) => ProviderKind::Anthropic,
-        Some("anthropic") => ProviderKind::Anthropic,
-        _ => ProviderKind::OpenAi,
+        Some(name) => ProviderKind::named(name).unwrap_or(ProviderKind::OpenAi),
+        None => ProviderKind::OpenAi,
     }
 }
 
-/// Where the built-in provider of that name begins (providers.md, sections 1.1 and 2).
-const fn built_in_url(kind: ProviderKind) -> &'static str {
-    match kind {
-        ProviderKind::OpenAi => "https://api.openai.com/v1",
-        ProviderKind::Anthropic => "https://api.anthropic.com/v1",
+/// The address that a provider has without being told. One of kind `openai` that is called otherwise is somebody else's.
+fn built_in_url(kind: ProviderKind, name: &str) -> Option<&'static str> {
+    let is_generic = matches!(kind, ProviderKind::OpenAi | ProviderKind::Anthropic);
+    kind.base_url().filter(|_| !is_generic || name == kind.as_str())
+}
+
+/// Endpoints that are to be batched where nightbus speaks no batch API of the kind.
+fn check_endpoints(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) {
+    let endpoints = path.child("endpoints");
+    let asks = tree.texts(&endpoints).is_some_and(|endpoints| !endpoints.is_empty());
+    if asks && kind.batch_wire() == (BatchWire::None { may_be_told: false }) {
+        let message = format!(
+            "the batch API of kind \"{}\" has another wire than this version speaks: its calls go live; leave endpoints \
+             out",
+            kind.as_str()
+        );
+        tree.mistake(&endpoints, message);
     }
+}
+
+/// `api_version` is Azure's, and stands in a query.
+fn api_version(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option<String> {
+    let key = path.child("api_version");
+    let version = tree.text(&key)?;
+    if kind != ProviderKind::Azure {
+        tree.mistake(&key, "is for kind \"azure\" alone");
+    } else if !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        tree.mistake(&key, "expected letters, digits and \"-\", such as \"2025-04-01-preview\"");
+    }
+    Some(version)
 }
 
 fn base_url(tree: &mut Tree, provider: &KeyPath, name: &str) -> Uri {
     let path = provider.child("base_url");
     let kind = kind_of(tree, provider, name);
-    let stand_in = Uri::from_static(built_in_url(kind));
+    let built_in = built_in_url(kind, name);
+    let stand_in = Uri::from_static(built_in.unwrap_or("https://api.openai.com/v1"));
     let Some(text) = tree.text(&path) else {
-        if name != kind.as_str() {
+        if built_in.is_none() {
             tree.missing(&path, "is required: the URL where the provider's API begins, with its /v1");
         }
         return stand_in;

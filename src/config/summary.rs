@@ -11,6 +11,7 @@ pub fn summary(config: &Config) -> Vec<(String, String)> {
     for provider in config.providers.values() {
         lines.provider(provider);
     }
+    lines.routes(&config.routes);
     lines.deferral(&config.deferral);
     lines.batching(&config.batching);
     lines.service(config);
@@ -76,12 +77,26 @@ impl Lines {
         self.text("default_provider", &config.default_provider);
     }
 
+    fn routes(&mut self, routes: &[RouteConfig]) {
+        for (index, route) in routes.iter().enumerate() {
+            let key = |name: &str| format!("routes[{index}].{name}");
+            self.text(&key("model"), route.model.glob().glob());
+            self.text(&key("provider"), &route.provider);
+            if let Some(rename) = &route.rename {
+                self.text(&key("rename"), rename);
+            }
+        }
+    }
+
     fn provider(&mut self, provider: &ProviderConfig) {
         let key = |name: &str| format!("providers.{}.{name}", provider.name);
         self.text(&key("kind"), provider.kind.as_str());
         self.text(&key("base_url"), &provider.base_url.to_string());
         if let Some(own) = &provider.api_key {
             self.text(&key("api_key_env"), &own.env);
+        }
+        if let Some(version) = &provider.api_version {
+            self.text(&key("api_version"), version);
         }
         self.optional(&key("max_requests"), provider.max_requests);
         self.optional(&key("max_bytes"), provider.max_bytes);

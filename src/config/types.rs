@@ -10,7 +10,6 @@ use globset::GlobMatcher;
 use secrecy::SecretString;
 
 use super::callbacks::AllowedTarget;
-use crate::domain::lane::Api;
 use crate::domain::pricing::PriceTable;
 use crate::wire::webhook::Signer;
 
@@ -37,6 +36,8 @@ pub struct Config {
     pub allow_unauthenticated: bool,
     /// By name; the name is also the path prefix (`/groq/v1/…`).
     pub providers: BTreeMap<String, ProviderConfig>,
+    /// `[[routes]]`: the first whose glob fits decides.
+    pub routes: Vec<RouteConfig>,
     /// `[deferral]`
     pub deferral: DeferralConfig,
     /// `[batching]`
@@ -78,46 +79,7 @@ pub enum StoreKind {
     Memory,
 }
 
-/// Which API a provider speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ProviderKind {
-    /// OpenAI's Files and Batches.
-    OpenAi,
-    /// Anthropic's Message Batches.
-    Anthropic,
-}
-
-impl ProviderKind {
-    /// Required by Anthropic's API on every call, and the sign of a call that is meant for it.
-    pub const ANTHROPIC_VERSION: &'static str = "anthropic-version";
-
-    /// Headers of a caller that go with its batch beside the credential, and so make a lane of their own: they select
-    /// another quota and another bill (providers.md, section 1.1), or another behaviour of the API (sections 2.1, 2.6).
-    pub const fn lane_headers(self) -> &'static [&'static str] {
-        match self {
-            Self::OpenAi => &["openai-organization", "openai-project"],
-            Self::Anthropic => {
-                &[Self::ANTHROPIC_VERSION, "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id"]
-            }
-        }
-    }
-
-    /// The shape of its API, and so of nightbus's own errors on its routes.
-    pub const fn api(self) -> Api {
-        match self {
-            Self::OpenAi => Api::OpenAi,
-            Self::Anthropic => Api::Anthropic,
-        }
-    }
-
-    /// Its name in `proxy.toml` and in the price list.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Anthropic => "anthropic",
-        }
-    }
-}
+pub use super::kinds::{BatchWire, KeyHeader, ProviderKind};
 
 /// One provider. Limits that are `None` are the kind's own (capability table).
 #[derive(Clone, Debug)]
@@ -138,8 +100,21 @@ pub struct ProviderConfig {
     pub in_flight_tokens: Option<u64>,
     /// Batches created in one hour.
     pub batches_per_hour: Option<u32>,
+    /// `api-version` of every call (Azure OpenAI, providers.md, section 4.1).
+    pub api_version: Option<String>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
+}
+
+/// One `[[routes]]`.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// On the body's `model`, without `:batch`.
+    pub model: GlobMatcher,
+    /// Name of the provider that gets the call.
+    pub provider: String,
+    /// The model it is sent with; none: the caller's.
+    pub rename: Option<String>,
 }
 
 /// A provider's key, held by nightbus.

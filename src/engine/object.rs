@@ -46,7 +46,7 @@ impl<'a> RequestObject<'a> {
             id: record.request.id.to_string(),
             object: "nightbus.request",
             state: record.state.as_str(),
-            endpoint: record.request.lane.endpoint.as_str(),
+            endpoint: record.request.called().as_str(),
             model: &record.request.lane.model,
             tag: record.request.tag.as_deref(),
             created_at: record.request.created_at.unix_seconds(),

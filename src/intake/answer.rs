@@ -18,11 +18,13 @@ use crate::intake::respond::{error_response, json_response};
 use crate::store::{OutcomeSummary, RequestOptions, RequestRecord};
 use crate::wire::api_error::ApiError;
 use crate::wire::replay::{Replay, ReplayEndpoint, error_event, error_event_from_body, replay};
+use crate::wire::translate::{chat_completion, chat_error, chat_status};
 
 /// What a response needs to know of the call it answers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) id: RequestId,
+    /// The one that was called, and whose shape the answer has.
     pub(crate) endpoint: Endpoint,
     pub(crate) options: RequestOptions,
     pub(crate) created_at: Micros,
@@ -33,7 +35,7 @@ impl Asked {
     pub(crate) fn of(record: &RequestRecord) -> Self {
         Self {
             id: record.request.id,
-            endpoint: record.request.lane.endpoint,
+            endpoint: record.request.called(),
             options: record.request.options,
             created_at: record.request.created_at,
         }
@@ -70,9 +72,15 @@ pub(crate) fn respond(asked: &Asked, answer: &Answer) -> Response<Body> {
 }
 
 fn plain(asked: &Asked, answer: &Answer) -> Response<Body> {
-    let status = StatusCode::from_u16(answer.summary.status_code).unwrap_or(StatusCode::BAD_GATEWAY);
-    if let Some(body) = &answer.body {
-        let mut response = json_response(status, body.clone());
+    let status = answer.summary.status_code;
+    let status = if is_translated(asked) { chat_status(status) } else { status };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let body = match told(asked, answer) {
+        Ok(body) => body,
+        Err(error) => return error_response(asked.endpoint.api(), &error),
+    };
+    if let Some(body) = body {
+        let mut response = json_response(status, body);
         if !status.is_success() {
             // It was tried as often as it may be.
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -99,20 +107,40 @@ pub(crate) fn is_success(answer: &Answer) -> bool {
     answer.summary.status_code == 200 && answer.body.is_some()
 }
 
-/// The provider's own stream, made from the finished body.
+const fn is_translated(asked: &Asked) -> bool {
+    asked.options.has(RequestOptions::FROM_CHAT)
+}
+
+/// The body in the shape of the API that was called; the store keeps what the provider gave. None: there is none.
+pub(crate) fn told(asked: &Asked, answer: &Answer) -> Result<Option<Bytes>, ApiError> {
+    let Some(body) = &answer.body else { return Ok(None) };
+    if !is_translated(asked) {
+        return Ok(Some(body.clone()));
+    }
+    let status = answer.summary.status_code;
+    if !(200..300).contains(&status) {
+        return Ok(Some(Bytes::from(chat_error(status, body))));
+    }
+    chat_completion(body, answer.finished_at.unix_seconds())
+        .map(|body| Some(Bytes::from(body)))
+        .map_err(|error| ApiError::batch_failed(error.to_string()))
+}
+
+/// The stream of the API that was called, made from the finished body.
 pub(crate) fn replayed(asked: &Asked, endpoint: ReplayEndpoint, answer: &Answer) -> Result<Replay, ApiError> {
-    let body = answer.body.clone().unwrap_or_default();
+    let body = told(asked, answer)?.unwrap_or_default();
     replay(endpoint, &body, asked.options.has(RequestOptions::INCLUDE_USAGE))
         .map_err(|error| ApiError::batch_failed(format!("the answer cannot be told as a stream: {error}")))
 }
 
 /// A failure inside a stream that has begun: the API's own error event.
-pub(crate) fn failure_event(endpoint: ReplayEndpoint, answer: &Answer) -> Bytes {
+pub(crate) fn failure_event(asked: &Asked, endpoint: ReplayEndpoint, answer: &Answer) -> Bytes {
     let own = || {
         let error = own_error(&answer.summary, answer.state);
         error_event(endpoint, &error.message, error.code, error.kind(endpoint.api()))
     };
-    answer.body.as_ref().and_then(|body| error_event_from_body(endpoint, body)).unwrap_or_else(own)
+    let body = told(asked, answer).ok().flatten();
+    body.and_then(|body| error_event_from_body(endpoint, &body)).unwrap_or_else(own)
 }
 
 /// An event stream that no intermediary should keep back or store.

@@ -37,6 +37,11 @@ pub(crate) struct WholeBody {
 }
 
 impl WholeBody {
+    /// Of bytes that nightbus made.
+    pub(crate) const fn of(bytes: Bytes) -> Self {
+        Self { bytes, trailers: None }
+    }
+
     /// Its bytes.
     pub(crate) fn bytes(&self) -> Bytes {
         self.bytes.clone()

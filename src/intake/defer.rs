@@ -35,6 +35,7 @@ use crate::wire::edit;
 use crate::wire::line::line_length;
 use crate::wire::peek::{Peek, not_in_a_line, peek, without_batch_suffix};
 use crate::wire::template::{Template, template};
+use crate::wire::translate::Translated;
 
 /// How soon a caller that polls should come back.
 pub(crate) const POLL_SECONDS: u32 = 10;
@@ -43,14 +44,26 @@ pub(crate) const POLL_SECONDS: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Deferral<'a> {
     pub(crate) provider: &'a ProviderConfig,
+    /// The one that was called.
     pub(crate) endpoint: Endpoint,
     /// Stands for the caller's credential.
     pub(crate) caller: Fingerprint,
     pub(crate) marks: Marks,
     pub(crate) headers: &'a HeaderMap,
+    /// Those that go to the provider; the caller's own unless a route sends the call elsewhere.
+    pub(crate) upstream_headers: &'a HeaderMap,
     pub(crate) body: Bytes,
+    /// The body in the provider's API shape, where that is another one.
+    pub(crate) translated: Option<&'a Translated>,
     /// Name of the client key.
     pub(crate) key: Option<&'a str>,
+}
+
+impl Deferral<'_> {
+    /// The endpoint of the provider that answers it.
+    const fn answered_by(&self) -> Endpoint {
+        if self.translated.is_some() { Endpoint::Messages } else { self.endpoint }
+    }
 }
 
 /// What a deferral needs of the process.
@@ -91,9 +104,15 @@ impl Desk {
             return Err(NotDeferred::Live(reason));
         }
         let model = without_batch_suffix(&peeked.model).unwrap_or(&peeked.model);
-        let line = line_body(call, &peeked, model);
+        let line = match call.translated {
+            Some(translated) => Bytes::copy_from_slice(&translated.body),
+            None => line_body(call, &peeked, model),
+        };
+        let model =
+            edit::model_of_prefix(&line).filter(|_| call.translated.is_some()).unwrap_or_else(|| model.to_owned());
+        let model = model.as_str();
         self.fits(call, &line)?;
-        let account = caller::account(&**self.engine.store(), call.provider, call.headers)?;
+        let account = caller::account(&**self.engine.store(), call.provider, call.upstream_headers)?;
         let identity = self.identity(call, account.fingerprint, key.as_deref());
         let (id, reservation) = loop {
             match self.find(&identity).await? {
@@ -111,7 +130,7 @@ impl Desk {
         let lane = LaneKey {
             provider: Arc::from(call.provider.name.as_str()),
             account: account.fingerprint,
-            endpoint: call.endpoint,
+            endpoint: call.answered_by(),
             model: Arc::from(model),
             deadline_class: call
                 .marks
@@ -215,7 +234,7 @@ impl Desk {
     }
 
     fn fits(&self, call: &Deferral<'_>, line: &Bytes) -> Result<(), ApiError> {
-        let length = line_length(call.endpoint, u64::try_from(line.len()).unwrap_or(u64::MAX));
+        let length = line_length(call.answered_by(), u64::try_from(line.len()).unwrap_or(u64::MAX));
         let most = self.engine.capability(&call.provider.name).map_or(u64::MAX, |capability| capability.max_bytes);
         if length > most || u32::try_from(line.len()).is_err() {
             return Err(ApiError::too_large(format!(
@@ -233,7 +252,7 @@ impl Desk {
             Service::Flex => self
                 .engine
                 .capability(&call.provider.name)
-                .is_some_and(|capability| capability.flex_endpoints.contains(&call.endpoint)),
+                .is_some_and(|capability| capability.flex_endpoints.contains(&call.answered_by())),
             Service::Sync => true,
             Service::Batch => false,
         };
@@ -266,7 +285,7 @@ impl Desk {
             key: call.key.map(str::to_owned),
             created_at: self.engine.clock().now(),
             deadline_at: call.marks.deadline_at,
-            options: options_of(&call.marks, peeked).with_fallback(self.fallback(call)),
+            options: options_of(call, peeked).with_fallback(self.fallback(call)),
             body_hash: identity.body,
             idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
@@ -318,11 +337,12 @@ pub(crate) fn unavailable(error: &StoreError) -> ApiError {
     }
 }
 
-fn options_of(marks: &Marks, peeked: &Peek<'_>) -> RequestOptions {
+fn options_of(call: &Deferral<'_>, peeked: &Peek<'_>) -> RequestOptions {
     [
         (peeked.stream, RequestOptions::STREAM),
         (peeked.include_usage, RequestOptions::INCLUDE_USAGE),
-        (!marks.respond_async, RequestOptions::HOLD),
+        (!call.marks.respond_async, RequestOptions::HOLD),
+        (call.translated.is_some(), RequestOptions::FROM_CHAT),
     ]
     .into_iter()
     .filter(|(wanted, _)| *wanted)
@@ -330,7 +350,7 @@ fn options_of(marks: &Marks, peeked: &Peek<'_>) -> RequestOptions {
 }
 
 fn asked_of(request: &NewRequest) -> Asked {
-    Asked { id: request.id, endpoint: request.lane.endpoint, options: request.options, created_at: request.created_at }
+    Asked { id: request.id, endpoint: request.called(), options: request.options, created_at: request.created_at }
 }
 
 /// A request that is durable, and the caller's claim on its answer.

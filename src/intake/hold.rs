@@ -153,7 +153,9 @@ fn committed(held: Held, heartbeat: Duration, state: RequestState) -> Response<B
         let Some(mut held) = state else { return Ok(None) };
         let frame = match tokio::time::timeout(heartbeat, held.answer()).await {
             Err(_elapsed) => return Ok(Some((Frame::data(Bytes::from_static(b"\n")), Some(held)))),
-            Ok(answer) => answer.filter(|answer| answer::is_success(answer)).and_then(|answer| answer.body.clone()),
+            Ok(answer) => answer
+                .filter(|answer| answer::is_success(answer))
+                .and_then(|answer| answer::told(&held.asked, &answer).ok().flatten()),
         };
         match frame {
             Some(body) => Ok(Some((Frame::data(body), None))),
@@ -239,7 +241,7 @@ async fn next_event(
                     }
                 }
                 Ok(Some(answer)) => {
-                    let event = answer::failure_event(endpoint, &answer);
+                    let event = answer::failure_event(&held.asked, endpoint, &answer);
                     return Ok(Some((Frame::data(event), Stage::Over)));
                 }
             },

@@ -22,6 +22,8 @@ pub mod passthrough;
 pub mod respond;
 mod results;
 mod route;
+mod routing;
 pub mod service;
 mod sniff;
 pub mod tls;
+mod translated;

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, HeaderValue, ORIGIN, USER_AGENT};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, USER_AGENT};
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
-use crate::config::{ProviderConfig, ProviderKind};
+use crate::config::{BatchWire, ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
-use crate::intake::call_body::{self, CallBody};
+use crate::intake::call_body::{self, CallBody, WholeBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
 use crate::intake::client::Client;
@@ -24,7 +24,10 @@ use crate::intake::passthrough::{self, Target};
 use crate::intake::respond::error_response;
 use crate::intake::results::OwnCall;
 use crate::intake::route::{Route, deferrable_endpoint, is_messages, path_of, route};
+use crate::intake::routing::{self, Routed, TranslatedChat};
+use crate::intake::translated;
 use crate::upstream::client::UpstreamClient;
+use crate::upstream::exchange::with_api_version;
 use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
 use crate::wire::edit;
@@ -41,14 +44,23 @@ pub struct Intake {
 /// A call of a provider's API, as far as it is known from its head.
 struct ApiCall<'a> {
     provider: &'a ProviderConfig,
+    /// The path names its provider: no route applies.
+    named: bool,
     rest: &'a str,
     batch: bool,
+    /// A route sends it to a provider of another API shape.
+    chat: Option<TranslatedChat>,
     caller: Caller<'a>,
     marks: Marks,
     client: Client,
 }
 
 impl ApiCall<'_> {
+    /// The endpoint of the provider that answers a call of `endpoint`.
+    const fn answered_by(&self, endpoint: Endpoint) -> Endpoint {
+        if self.chat.is_some() { Endpoint::Messages } else { endpoint }
+    }
+
     /// Name of the client key it came with.
     fn key(&self) -> Option<&str> {
         self.caller.client.map(|client| client.name.as_str())
@@ -174,10 +186,11 @@ impl Intake {
         match place {
             Route::Api { provider, rest, batch } => {
                 let name = self.provider_name(provider, rest, request.headers());
+                let named = provider.is_some();
                 let provider =
                     providers.get(name).ok_or_else(|| ApiError::not_found(format!("no provider {name:?}")))?;
                 caller.may_use(name)?;
-                let call = ApiCall { provider, rest, batch, caller, marks, client };
+                let call = ApiCall { provider, named, rest, batch, chat: None, caller, marks, client };
                 self.api_call(request, call).await
             }
             Route::Own(path_only) => {
@@ -200,16 +213,15 @@ impl Intake {
     }
 
     async fn api_call(&self, request: Request<Incoming>, call: ApiCall<'_>) -> Result<Answered, ApiError> {
-        let capable = |endpoint: &Endpoint| {
-            let capability = self.desk.engine.capability(&call.provider.name);
-            capability.is_some_and(|capability| capability.endpoints.contains(endpoint))
-        };
         let Some(endpoint) = deferrable_endpoint(request.method(), call.rest) else {
             // Rules and the default are for calls that could be deferred: they do not make every other call tell why it is live.
             let reason = call.marks.defer.unwrap_or(call.batch).then_some("endpoint-not-batchable");
             return Ok(Answered::Now(self.live(request.map(body_of), &call, reason, None).await));
         };
-        if call.marks.defer.unwrap_or(call.batch) && classify::is_on(&self.desk.config) && capable(&endpoint) {
+        if call.marks.defer.unwrap_or(call.batch)
+            && classify::is_on(&self.desk.config)
+            && self.is_capable(&call, endpoint)
+        {
             // A call that would be refused anyway is refused before its body is read.
             self.desk.may_wait(&call.marks)?;
         }
@@ -218,26 +230,54 @@ impl Intake {
             CallBody::Whole(body) => body,
             CallBody::TooLong { prefix, body } => {
                 let request = Request::from_parts(parts, body);
-                let reason = self.too_long(&request, &prefix, &call, capable(&endpoint))?;
+                let reason = self.too_long(&request, &prefix, &call, self.is_capable(&call, endpoint))?;
                 let metered = self.metered(request.headers(), &call, endpoint, &prefix);
                 drop(prefix);
                 return Ok(Answered::Now(self.live(request, &call, reason, metered).await));
             }
         };
         let bytes = body.bytes();
+        let routed = match call.named {
+            true => None,
+            false => routing::routed(&self.desk.config, call.provider, endpoint, &parts.headers, &bytes)?,
+        };
+        let Some(routed) = routed else { return Box::pin(self.whole_call(parts, None, call, endpoint, body)).await };
+        let Routed { provider, body, headers, chat } = routed;
+        call.caller.may_use(&provider.name)?;
+        let rest = if chat.is_some() { Endpoint::Messages.relative() } else { call.rest };
+        let call = ApiCall { provider, rest, chat, ..call };
+        Box::pin(self.whole_call(parts, Some(headers), call, endpoint, WholeBody::of(body))).await
+    }
+
+    fn is_capable(&self, call: &ApiCall<'_>, endpoint: Endpoint) -> bool {
+        let capability = self.desk.engine.capability(&call.provider.name);
+        capability.is_some_and(|capability| capability.endpoints.contains(&call.answered_by(endpoint)))
+    }
+
+    /// A call whose body is there: deferred or live. `upstream`: the headers that go to the provider, if not the caller's.
+    async fn whole_call(
+        &self,
+        mut parts: http::request::Parts,
+        upstream: Option<HeaderMap>,
+        call: ApiCall<'_>,
+        endpoint: Endpoint,
+        body: WholeBody,
+    ) -> Result<Answered, ApiError> {
+        let bytes = body.bytes();
         let (mark, suffix) =
             classify::classify(&self.desk.config, &call.described(&parts.headers, &parts.uri, Some(&bytes)));
+        let is_capable = self.is_capable(&call, endpoint);
         let mut observed = false;
         let reason = match mark {
             Mark::Live => None,
-            Mark::Defer if classify::observes(&self.desk.config) && capable(&endpoint) => {
+            Mark::Defer if classify::observes(&self.desk.config) && is_capable => {
                 observed = true;
                 // What the configuration alone would defer is not touched at all.
                 call.marks.defer.unwrap_or(call.batch || suffix).then_some("observe")
             }
             Mark::Defer if !classify::is_on(&self.desk.config) => Some(off(&self.desk.config)),
-            Mark::Defer if !capable(&endpoint) => Some("endpoint-not-batchable"),
-            Mark::Defer => match self.defer(&parts.headers, &call, endpoint, &bytes).await? {
+            Mark::Defer if !is_capable => Some(not_batchable(call.provider)),
+            Mark::Defer => match self.defer(&parts.headers, upstream.as_ref(), &call, endpoint, &bytes).await? {
                 Ok(accepted) => {
                     let ApiCall { marks, client, .. } = call;
                     return Ok(Answered::Accepted(Box::new(Waiting { accepted, marks, client })));
@@ -245,11 +285,28 @@ impl Intake {
                 Err(reason) => Some(reason),
             },
         };
+        // The ledger knows the call as the provider does.
+        let sent_body = match &call.chat {
+            Some(chat) => chat.request.body.as_slice(),
+            None => bytes.as_ref(),
+        };
         let metered = self
-            .metered(&parts.headers, &call, endpoint, &bytes)
+            .metered(upstream.as_ref().unwrap_or(&parts.headers), &call, endpoint, sent_body)
             .map(|metered| Metered { observed: observed.then(|| meter::program(&parts.headers)), ..metered });
-        let request = if suffix { without_suffix(parts, &bytes) } else { Request::from_parts(parts, body.into_body()) };
-        Ok(Answered::Now(self.live(request, &call, reason, metered).await))
+        let is_routed = upstream.is_some();
+        if let Some(headers) = upstream {
+            parts.headers = headers;
+        }
+        let request = match &call.chat {
+            Some(chat) => with_body(parts, Bytes::from(chat.live_body())),
+            None if suffix => without_suffix(parts, &bytes),
+            None if is_routed => with_body(parts, bytes),
+            None => Request::from_parts(parts, body.into_body()),
+        };
+        let response = self.live(request, &call, reason, metered).await;
+        let Some(chat) = call.chat else { return Ok(Answered::Now(response)) };
+        let created = self.desk.engine.clock().now().unix_seconds();
+        Ok(Answered::Now(translated::answer(response, created, chat.include_usage).await))
     }
 
     /// Why a call that is too long to be deferred goes live, if it was marked. One that asks for deferral itself (by
@@ -262,6 +319,12 @@ impl Intake {
         capable: bool,
     ) -> Result<Option<&'static str>, ApiError> {
         let config = &self.desk.config;
+        if !call.named && routing::is_routed(config, prefix) {
+            return Err(ApiError::too_large(format!(
+                "a call that [[routes]] send elsewhere may have {} bytes (limits.max_body_bytes): raise it",
+                config.limits.max_body_bytes
+            )));
+        }
         // The cheap look first: a body of this size is not parsed for nothing.
         let suffixed = || {
             may_have_batch_suffix(prefix)
@@ -278,7 +341,7 @@ impl Intake {
         } else if !classify::is_on(config) {
             Ok(Some(off(config)))
         } else if !capable {
-            Ok(Some("endpoint-not-batchable"))
+            Ok(Some(not_batchable(call.provider)))
         } else if asked {
             Err(ApiError::too_large(format!(
                 "a deferred call may have {} bytes (limits.max_body_bytes): raise it, or send the call live",
@@ -293,6 +356,7 @@ impl Intake {
     async fn defer(
         &self,
         headers: &HeaderMap,
+        upstream_headers: Option<&HeaderMap>,
         call: &ApiCall<'_>,
         endpoint: Endpoint,
         body: &Bytes,
@@ -304,7 +368,9 @@ impl Intake {
             caller: call.caller.fingerprint(&**self.desk.engine.store(), headers),
             marks: call.marks.clone(),
             headers,
+            upstream_headers: upstream_headers.unwrap_or(headers),
             body: body.clone(),
+            translated: call.chat.as_ref().map(|chat| &chat.request),
             key: call.key(),
         };
         match Box::pin(self.desk.accept(&deferral)).await {
@@ -325,9 +391,10 @@ impl Intake {
             // The call was meant for nightbus; on an unmarked one these headers are the provider's.
             headers::remove_consumed(request.headers_mut());
         }
+        let versioned = call.provider.api_version.as_deref().map(|version| with_api_version(call.rest, version));
         let target = Target {
             provider: call.provider,
-            path_and_query: call.rest,
+            path_and_query: versioned.as_deref().unwrap_or(call.rest),
             replace_credential: call.provider.api_key.as_ref().map(|key| &key.value),
         };
         let response = passthrough::forward(&self.client, request, target, reason).await;
@@ -359,6 +426,12 @@ impl Intake {
     }
 }
 
+/// Why a marked call is live where the provider has no batch for it.
+fn not_batchable(provider: &ProviderConfig) -> &'static str {
+    let has_batches = !matches!(provider.kind.batch_wire(), BatchWire::None { .. }) || provider.endpoints.is_some();
+    if has_batches { "endpoint-not-batchable" } else { "provider-has-no-batch" }
+}
+
 /// Why a marked call is live when nothing is deferred.
 fn off(config: &crate::config::Config) -> &'static str {
     if classify::observes(config) { "observe" } else { "deferral-off" }
@@ -378,8 +451,16 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::invalid_request(message).about("content-encoding"))
 }
 
+/// A live call with another body.
+fn with_body(mut parts: http::request::Parts, body: Bytes) -> Request<Body> {
+    if parts.headers.contains_key(CONTENT_LENGTH) {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Request::from_parts(parts, body::full(body))
+}
+
 /// A live call whose model carries the mark: the provider must not see it.
-fn without_suffix(mut parts: http::request::Parts, body: &Bytes) -> Request<Body> {
+fn without_suffix(parts: http::request::Parts, body: &Bytes) -> Request<Body> {
     #[derive(serde::Deserialize)]
     struct Model {
         model: String,
@@ -389,8 +470,5 @@ fn without_suffix(mut parts: http::request::Parts, body: &Bytes) -> Request<Body
         Some(model) => Bytes::from(edit::with_model(body, model)),
         None => body.clone(),
     };
-    if parts.headers.contains_key(http::header::CONTENT_LENGTH) {
-        parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    }
-    Request::from_parts(parts, body::full(body))
+    with_body(parts, body)
 }

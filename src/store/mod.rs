@@ -31,7 +31,7 @@ use bytes::Bytes;
 use crate::domain::batch::{BatchEvent, BatchState};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, CallbackId, RequestId};
-use crate::domain::lane::{Fingerprint, LaneKey};
+use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
 use crate::store::flights::FlightRecord;
 use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCall};
@@ -94,6 +94,13 @@ pub struct NewRequest {
     pub template: Option<Fingerprint>,
     /// The most output tokens it may have; none: it does not say.
     pub most_output: Option<u32>,
+}
+
+impl NewRequest {
+    /// The endpoint that its caller called; the lane's is the one that answers.
+    pub fn called(&self) -> Endpoint {
+        if self.options.has(RequestOptions::FROM_CHAT) { Endpoint::ChatCompletions } else { self.lane.endpoint }
+    }
 }
 
 /// A request as it is stored, without its bodies.

@@ -17,6 +17,8 @@ impl RequestOptions {
     pub const HOLD: u32 = 4;
     /// The answer was written to a waiter and flushed.
     pub const DELIVERED: u32 = 16;
+    /// The caller sent chat completions; the stored body and the stored answer are Messages.
+    pub const FROM_CHAT: u32 = 128;
     const INPUTS_SHIFT: u32 = 8;
     const INPUTS_MOST: u32 = 0xffff;
     const FALLBACK_SHIFTS: [u32; 2] = [24, 28];

@@ -60,6 +60,11 @@ impl Capability {
         }
     }
 
+    /// OpenAI's wire with nothing beyond what all have: no flex, and an expiry of files is not known of.
+    fn compatible() -> Self {
+        Self { flex_endpoints: Vec::new(), file_expiry_seconds: None, ..Self::of_kind(ProviderKind::OpenAi) }
+    }
+
     fn of_kind(kind: ProviderKind) -> Self {
         match kind {
             // providers.md, section 2.5. Batches expire after 24 h and keep their results for 29 days; the queue's limit shows
@@ -75,6 +80,36 @@ impl Capability {
                 flex_endpoints: Vec::new(),
                 file_expiry_seconds: None,
             },
+            // Section 4.1: files live for 14 to 30 days; embeddings cannot be batched.
+            ProviderKind::Azure => Self {
+                max_requests: 100_000,
+                endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
+                file_expiry_seconds: Some(14 * 24 * 3600),
+                ..Self::compatible()
+            },
+            // Section 4.6: the smaller of the two documented sizes.
+            ProviderKind::Groq => {
+                Self { max_bytes: 100_000_000, endpoints: vec![Endpoint::ChatCompletions], ..Self::compatible() }
+            }
+            // Section 4.13.
+            ProviderKind::DashScope => Self {
+                max_bytes: 500_000_000,
+                endpoints: vec![Endpoint::ChatCompletions, Endpoint::Embeddings],
+                ..Self::compatible()
+            },
+            // Section 4.11.
+            ProviderKind::Doubleword => Self {
+                endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses, Endpoint::Embeddings],
+                ..Self::compatible()
+            },
+            // Sections 4.2, 4.5, 4.7, 4.9, 4.12 and 4.15: no batches, or none that nightbus speaks.
+            ProviderKind::Gemini
+            | ProviderKind::Mistral
+            | ProviderKind::Together
+            | ProviderKind::Xai
+            | ProviderKind::OpenRouter
+            | ProviderKind::Vllm
+            | ProviderKind::OpenAiCompatible => Self { endpoints: Vec::new(), ..Self::compatible() },
             // providers.md, sections 1.2, 1.3, 1.8 and 1.12.
             ProviderKind::OpenAi => Self {
                 max_requests: 50_000,

@@ -2,6 +2,7 @@
 //!
 //! Bodies of answers other than downloads are read up to 8 MiB, those of live calls up to 256 MiB. Used by each kind's module beside this one.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -35,6 +36,17 @@ pub(super) struct Exchange {
     client: UpstreamClient,
     /// Without a slash at its end.
     base_url: String,
+    /// The `api-version` of every call, where one is needed.
+    version: Option<String>,
+}
+
+/// A path with the `api-version` that Azure OpenAI wants (providers.md, section 4.1), unless it has one.
+pub(crate) fn with_api_version(path: &str, version: &str) -> String {
+    if path.contains("api-version=") {
+        return path.to_owned();
+    }
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{mark}api-version={version}")
 }
 
 /// A body whose length is known before it is sent.
@@ -47,7 +59,12 @@ pub(super) struct Content {
 impl Exchange {
     /// To the provider at `base_url` (with `/v1` at its end).
     pub(super) fn new(client: UpstreamClient, base_url: &Uri) -> Self {
-        Self { client, base_url: base_url.to_string().trim_end_matches('/').to_owned() }
+        Self { client, base_url: base_url.to_string().trim_end_matches('/').to_owned(), version: None }
+    }
+
+    /// With an `api-version` in every call.
+    pub(super) fn with_version(self, version: Option<&str>) -> Self {
+        Self { version: version.map(str::to_owned), ..self }
     }
 
     /// What comes after the base URL in `url`, if it begins with it.
@@ -63,6 +80,10 @@ impl Exchange {
         credentials: &Credentials,
         body: Body,
     ) -> Result<Request<Body>, ProviderError> {
+        let path = match &self.version {
+            Some(version) => Cow::Owned(with_api_version(path, version)),
+            None => Cow::Borrowed(path),
+        };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base_url))
@@ -228,6 +249,13 @@ fn refused(operation: &'static str, status: StatusCode, headers: &HeaderMap, bod
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_added_where_there_is_none() {
+        assert_eq!(with_api_version("/batches", "v"), "/batches?api-version=v");
+        assert_eq!(with_api_version("/batches?limit=1", "v"), "/batches?limit=1&api-version=v");
+        assert_eq!(with_api_version("/x?api-version=own", "v"), "/x?api-version=own");
+    }
 
     #[test]
     fn an_error_with_odd_types_is_read_as_far_as_it_goes() {

@@ -9,7 +9,7 @@ use http::header::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::ProviderKind;
+use crate::config::{KeyHeader, ProviderKind};
 
 /// What every header of nightbus's own begins with.
 pub const OWN_PREFIX: &str = "x-nightbus-";
@@ -67,9 +67,10 @@ pub fn set_credential(headers: &mut HeaderMap, kind: ProviderKind, key: &SecretS
     headers.remove(X_API_KEY);
     headers.remove(AUTHORIZATION);
     let key = key.expose_secret();
-    let (name, value) = match kind {
-        ProviderKind::OpenAi => (AUTHORIZATION, HeaderValue::try_from(format!("Bearer {key}"))),
-        ProviderKind::Anthropic => (X_API_KEY, HeaderValue::try_from(key)),
+    let (name, value) = match kind.key_header() {
+        KeyHeader::Bearer => (AUTHORIZATION, HeaderValue::try_from(format!("Bearer {key}"))),
+        KeyHeader::XApiKey => (X_API_KEY, HeaderValue::try_from(key)),
+        KeyHeader::ApiKey => (API_KEY, HeaderValue::try_from(key)),
     };
     match value {
         Ok(mut value) => {
@@ -159,6 +160,14 @@ mod tests {
         set_credential(&mut headers, ProviderKind::Anthropic, &SecretString::from("sk-ant"));
         let all: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(all, [("x-api-key", "sk-ant")]);
+    }
+
+    #[test]
+    fn azures_key_has_its_own_header() {
+        let mut headers = map(&[("authorization", "Bearer client")]);
+        set_credential(&mut headers, ProviderKind::Azure, &SecretString::from("az"));
+        let all: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(all, [("api-key", "az")]);
     }
 
     #[test]

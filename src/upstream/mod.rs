@@ -7,7 +7,7 @@ pub mod capability;
 pub mod client;
 pub(crate) mod connect;
 pub mod error;
-mod exchange;
+pub(crate) mod exchange;
 pub mod headers;
 mod multipart;
 pub mod openai;

@@ -28,9 +28,9 @@ pub struct OpenAiProvider {
 }
 
 impl OpenAiProvider {
-    /// At `base_url` (with `/v1` at its end).
-    pub fn new(client: UpstreamClient, base_url: &Uri, capability: Capability) -> Self {
-        Self { exchange: Exchange::new(client, base_url), capability }
+    /// At `base_url` (with `/v1` at its end); `api_version` goes with every call.
+    pub fn new(client: UpstreamClient, base_url: &Uri, api_version: Option<&str>, capability: Capability) -> Self {
+        Self { exchange: Exchange::new(client, base_url).with_version(api_version), capability }
     }
 
     async fn upload_file(&self, credentials: &Credentials, file: InputFile) -> Result<String, ProviderError> {

@@ -10,6 +10,7 @@ pub mod openai;
 pub mod peek;
 pub mod replay;
 pub mod template;
+pub mod translate;
 pub mod usage;
 pub mod verdict;
 pub mod webhook;

@@ -64,6 +64,7 @@ const KEYS: &[(&str, &str, &str)] = &[
 const WITH_COMPANY: &[&str] = &[
     "default_provider",
     "prices",
+    "providers.openai.api_version",
     "deferral.rules[].model",
     "deferral.rules[].path",
     "deferral.rules[].user_agent",
@@ -83,11 +84,8 @@ const WITH_COMPANY: &[&str] = &[
 ];
 
 /// Keys of later versions with a value that only these take.
-const LATER: &[(&str, &str)] = &[
-    ("providers.openai.kind", "\"azure\""),
-    ("deferral.fallback", "[\"background_8h\", \"sync\"]"),
-    ("store", "\"postgres://u:hunter2@db/nightbus\""),
-];
+const LATER: &[(&str, &str)] =
+    &[("deferral.fallback", "[\"background_8h\", \"sync\"]"), ("store", "\"postgres://u:hunter2@db/nightbus\"")];
 
 const ROUTE_KEYS: &[&str] = &["routes[].model", "routes[].provider", "routes[].rename"];
 
@@ -126,11 +124,46 @@ fn what_later_versions_take_is_refused_as_such() {
             assert!(!found[0].contains("hunter2"), "{found:?}");
         }
     }
-    let routes = mistakes("[[routes]]\nmodel = \"claude-*\"\nprovider = \"anthropic\"\nrename = \"x\"");
-    assert!(
-        routes.len() == 1 && routes[0].starts_with("proxy.toml:1: routes[0]: [[routes]] are not in this"),
-        "{routes:?}"
-    );
+}
+
+#[test]
+fn kinds_know_their_address_and_what_they_cannot_do() {
+    let groq = load_with("[providers.groq]\nkind = \"groq\"", &[]).unwrap();
+    assert_eq!(shown(&groq, "providers.groq.base_url"), "\"https://api.groq.com/openai/v1\"");
+    let azure = "[providers.azure]\nkind = \"azure\"\nbase_url = \"https://r.openai.azure.com/openai\"\n\
+                 api_version = \"2025-04-01-preview\"";
+    let azure = load_with(azure, &[]).unwrap();
+    assert_eq!(shown(&azure, "providers.azure.api_version"), "\"2025-04-01-preview\"");
+    let told =
+        "[providers.own]\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:9/v1\"\nendpoints = [\"/v1/embeddings\"]";
+    assert!(mistakes(told).is_empty(), "a gateway may have batches");
+    for (text, expected) in [
+        ("[providers.own]\nkind = \"vllm\"", "providers.own.base_url: is required"),
+        ("[providers.azure]\nkind = \"azure\"", "providers.azure.base_url: is required"),
+        ("[providers.m]\nkind = \"mistral\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
+        ("[providers.openai]\napi_version = \"1\"", "azure"),
+        ("[providers.azure]\nkind = \"azure\"\nbase_url = \"http://h/v1\"\napi_version = \"a&b\"", "api_version"),
+        ("[providers.x]\nkind = \"mistal\"", "mistral"),
+    ] {
+        let found = mistakes(text);
+        assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_route_needs_a_glob_and_a_provider_that_is_there() {
+    let good = "[[routes]]\nmodel = \"claude-*\"\nprovider = \"anthropic\"\nrename = \"x\"";
+    assert!(mistakes(good).is_empty(), "{:?}", mistakes(good));
+    for (text, path) in [
+        ("[[routes]]\nmodel = \"claude-*\"", "routes[0].provider"),
+        ("[[routes]]\nprovider = \"anthropic\"", "routes[0].model"),
+        ("[[routes]]\nmodel = \"a[\"\nprovider = \"anthropic\"", "routes[0].model"),
+        ("[[routes]]\nmodel = \"a\"\nprovider = \"antropic\"", "did you mean \"anthropic\""),
+        ("[[routes]]\nmodel = \"a\"\nprovider = \"openai\"\nrename = \"b:batch\"", "routes[0].rename"),
+    ] {
+        let found = mistakes(text);
+        assert!(found.len() == 1 && found[0].contains(path), "{text}: {found:?}");
+    }
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! What happens to calls: providers, deferral, batches, held connections, limits, the way out.
 
+use crate::config::kinds::ProviderKind;
 use crate::config::schema::{Key, Kind, Section, count, duration, text};
 
-/// Provider kinds; those after the second are of later versions.
-const KINDS: &[&str] = &["openai", "anthropic", "azure", "gemini", "mistral", "xai"];
 /// What providers of any kind can batch (providers.md, sections 1.3 and 2).
 const ENDPOINTS: &[&str] =
     &["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations", "/v1/messages"];
@@ -19,18 +18,19 @@ pub(super) const PROVIDERS: Section = Section {
     keys: &[
         Key::new(
             "kind",
-            Kind::Choice(KINDS),
-            "The API it speaks: `openai` (it also fits providers with OpenAI's Files and \
-             Batches, such as Groq) or `anthropic` (Messages and Message Batches). The others are not in this version. \
-             The provider called `anthropic` is of that kind without being told.",
+            Kind::Choice(ProviderKind::NAMES),
+            "The API it speaks. Batches: `openai` (it fits everybody with OpenAI's Files and Batches), `azure`, `groq`, \
+             `dashscope`, `doubleword`, and `anthropic` (Messages and Message Batches). Live only, with no discount: \
+             `gemini`, `mistral`, `together`, `xai`, `openrouter`, whose batches have another wire, and `vllm`, \
+             `openai-compatible`. The provider called `anthropic` is of that kind without being told.",
         )
-        .default("\"openai\"")
-        .only(&["openai", "anthropic"]),
+        .default("\"openai\""),
         Key::new(
             "base_url",
             text("a URL such as \"https://api.openai.com/v1\""),
             "Where its API begins, with the \
-             `/v1`. Required for every provider but `openai` and `anthropic`, whose default is the provider's own.",
+             `/v1`. Required for kinds `azure`, `vllm` and `openai-compatible`, and for providers of kind `openai` or `anthropic` \
+             with another name; otherwise the kind's own.",
         )
         .example("\"https://api.openai.com/v1\"")
         .risk("Over `http://` keys and prompts travel in the clear."),
@@ -53,6 +53,13 @@ pub(super) const PROVIDERS: Section = Section {
         .example("2000000")
         .risk("Too high, and the provider refuses batches; nightbus then waits and submits them again."),
         Key::new("batches_per_hour", count(1), "Most batches created in one hour.").example("2000").risk(BELOW),
+        Key::new(
+            "api_version",
+            text("a version such as \"2025-04-01-preview\""),
+            "Kind `azure`: sent as `api-version` with every call that has none. Without it nothing is added, which is right \
+             for a `base_url` that ends in `/openai/v1`.",
+        )
+        .example("\"2025-04-01-preview\""),
         Key::new(
             "endpoints",
             Kind::Texts { what: "endpoints", choices: ENDPOINTS },
@@ -98,6 +105,23 @@ pub(super) const RULES: Section = Section {
             .example("\"nightly-eval\""),
         Key::new("key", text("the name of a client key"), "The `name` of the client key.").example("\"ci\""),
         Key::new("defer", Kind::Bool, "The decision. Required.").example("true"),
+    ],
+};
+
+/// `[[routes]]`
+pub(super) const ROUTES: Section = Section {
+    path: "routes[]",
+    about: "Which provider serves a model, for calls whose path names no provider. The first route that fits decides. A \
+            provider of the same API shape gets the call as it is; chat completions for a provider of kind `anthropic` \
+            are translated, and the answer back. The caller's own key goes to no other provider: such a provider needs \
+            `api_key_env`.",
+    keys: &[
+        Key::new("model", text("a glob"), "Glob on the body's `model`, without `:batch`. Required.")
+            .example("\"claude-*\""),
+        Key::new("provider", text("the name of a provider"), "The provider that gets the call. Required.")
+            .example("\"anthropic\""),
+        Key::new("rename", text("the name of a model"), "The model name it is sent with; without it, the caller's.")
+            .example("\"claude-haiku-5-5\""),
     ],
 };
 

@@ -2,7 +2,6 @@
 
 mod callbacks;
 mod calls;
-mod later;
 mod service;
 mod spending;
 
@@ -28,5 +27,5 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     spending::FLIGHT,
     spending::BUDGET,
     callbacks::CALLBACKS,
-    later::ROUTES,
+    calls::ROUTES,
 ];
