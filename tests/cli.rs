@@ -1,6 +1,11 @@
 //! The binary as people call it: exit codes, what goes to which stream, and the commands against a running proxy.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail by panicking"
+)]
 
 #[path = "cli/audit.rs"]
 mod audit;

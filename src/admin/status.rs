@@ -107,12 +107,12 @@ pub(super) async fn status(state: &AdminState) -> Reply {
     let stats = store.stats().await.map_err(|error| reply::store_trouble(&error))?;
     let open = open_batches(state).await.map_err(|error| reply::store_trouble(&error))?;
     let today = savings::today(state).await.map_err(|error| reply::store_trouble(&error))?;
-    reply::ok(&compose(state, state.engine.view(), &stats, open, today))
+    reply::ok(&compose(state, &state.engine.view(), &stats, open, today))
 }
 
 fn compose(
     state: &AdminState,
-    view: EngineView,
+    view: &EngineView,
     stats: &StoreStats,
     open: Vec<(&'static str, u64)>,
     today: savings::Money,

@@ -9,7 +9,7 @@ use super::tree::Tree;
 use super::types::CallbacksConfig;
 use super::value::quoted;
 use crate::domain::network::Network;
-use crate::wire::webhook::Signer;
+use crate::domain::webhook::Signer;
 
 /// Where callbacks may go although it is private.
 #[derive(Clone, Debug, PartialEq, Eq)]

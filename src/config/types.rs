@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::callbacks::AllowedTarget;
 use crate::domain::pricing::PriceTable;
-use crate::wire::webhook::Signer;
+use crate::domain::webhook::Signer;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]

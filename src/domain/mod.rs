@@ -12,3 +12,4 @@ pub mod request;
 pub mod roi;
 pub mod service;
 pub mod usage;
+pub mod webhook;

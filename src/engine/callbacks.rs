@@ -22,12 +22,12 @@ use crate::crash;
 use crate::domain::backoff::backoff;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{CallbackId, RequestId};
+use crate::domain::webhook::Signer;
 use crate::engine::Engine;
 use crate::engine::context::Context;
 use crate::engine::object::RequestObject;
 use crate::store::{Callback, CallbackAttempt, CallbackState, CallbackUpdate, NewCallback, StoreError};
 use crate::upstream::callback::{CallbackClient, CallbackError, Target};
-use crate::wire::webhook::Signer;
 
 /// At the same time at most.
 const ROOM: usize = 32;
@@ -192,7 +192,7 @@ async fn deliver(
     let attempts = callback.attempts.len() + 1;
     match update.state {
         CallbackState::Failed => {
-            tracing::warn!(callback = %id, request = %callback.request, attempts, "a callback was given up")
+            tracing::warn!(callback = %id, request = %callback.request, attempts, "a callback was given up");
         }
         CallbackState::Waiting | CallbackState::Pending | CallbackState::Delivered => {
             tracing::debug!(callback = %id, attempts, state = update.state.as_str(), "a callback was sent");

@@ -13,4 +13,3 @@ pub mod template;
 pub mod translate;
 pub mod usage;
 pub mod verdict;
-pub mod webhook;
