@@ -1,7 +1,7 @@
 //! Runs the built binary: to its end, or in the background until it is stopped.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// How a command ended.
 pub(crate) struct Done {
@@ -39,15 +39,18 @@ pub(crate) struct Running {
     child: Child,
     /// Where it listens, as its ready line says.
     pub(crate) url: String,
+    /// Kept open: there are more lines to print.
+    _out: BufReader<ChildStdout>,
 }
 
 impl Running {
     /// Starts it and reads its output up to the line that begins with `ready`.
     pub(crate) fn start(arguments: &[&str], ready: &str) -> Self {
         let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let url = out.lines().map_while(Result::ok).find_map(|line| line.strip_prefix(ready).map(ToOwned::to_owned));
-        let mut running = Self { child, url: String::new() };
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let url =
+            out.by_ref().lines().map_while(Result::ok).find_map(|line| line.strip_prefix(ready).map(ToOwned::to_owned));
+        let mut running = Self { child, url: String::new(), _out: out };
         running.url = url.unwrap_or_else(|| panic!("{arguments:?} ended without {ready:?}"));
         running
     }

@@ -51,7 +51,7 @@ fn every_bad_line_says_where_and_what() {
     assert_eq!(lines, [2, 3, 4, 5, 6, 7, 8, 9]);
     for ((_, what), part) in found.iter().zip([
         "not a JSON object",
-        "column 15",
+        "column 14",
         "custom_id is missing or empty",
         "body is missing",
         "url is missing",
