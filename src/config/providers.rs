@@ -165,11 +165,7 @@ fn base_url(tree: &mut Tree, provider: &KeyPath, name: &str) -> Uri {
     let built_in = built_in_url(kind, name);
     let stand_in = Uri::from_static(built_in.unwrap_or("https://api.openai.com/v1"));
     let Some(text) = tree.text(&path) else {
-        // Of a kind that is not known its own mistake is enough.
-        let given = provider.child("kind");
-        let is_known =
-            !tree.is_given(&given) || tree.text(&given).is_some_and(|kind| ProviderKind::named(&kind).is_some());
-        if built_in.is_none() && is_known {
+        if built_in.is_none() {
             tree.missing(&path, "is required: the URL where the provider's API begins, with its /v1");
         }
         return stand_in;

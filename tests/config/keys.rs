@@ -143,7 +143,7 @@ fn kinds_know_their_address_and_what_they_cannot_do() {
         ("[providers.m]\nkind = \"mistral\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
         ("[providers.openai]\napi_version = \"1\"", "azure"),
         ("[providers.azure]\nkind = \"azure\"\nbase_url = \"http://h/v1\"\napi_version = \"a&b\"", "api_version"),
-        ("[providers.x]\nkind = \"mistal\"", "mistral"),
+        ("[providers.x]\nkind = \"mistal\"\nbase_url = \"http://h/v1\"", "mistral"),
     ] {
         let found = mistakes(text);
         assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");
