@@ -2,7 +2,7 @@
 //!
 //! What is due is in the store, since the transaction that ended the request. This one task looks there, sends, and writes
 //! down what came of it; a crash in between sends once more, under the same `webhook-id`. Nothing waits for it: it is told
-//! to look by [`Callbacks::look`]. Attempts go on for 72 hours, or until the request itself is deleted, or a 410.
+//! to look by `Callbacks::look`. Attempts go on for 72 hours, or until the request itself is deleted, or a 410.
 
 use std::collections::HashSet;
 use std::sync::Arc;
