@@ -15,7 +15,7 @@ use nightbus::domain::pricing::Price;
 use nightbus::domain::request::RequestState;
 use nightbus::domain::service::Service;
 use nightbus::domain::usage::Usage;
-use nightbus::store::ledger::{Charge, Dimension, Execution, Observed, PassedCall};
+use nightbus::store::ledger::{Charge, Dimension, Execution, Group, LedgerSums, PassedCall, PassedCalls};
 use nightbus::store::{
     self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
     ProviderBatch, RequestOptions, SharedStore,
@@ -36,7 +36,7 @@ enum Action {
     SetOptions { ids: Vec<Index>, bits: u32 },
     SaveAccount { fingerprint: u8, value: u8 },
     Expire { age: i64, limit: usize },
-    RecordCalls { models: Vec<u8>, again: bool },
+    RecordCalls { models: Vec<u8> },
     ExpireLedger { age: i64, limit: usize },
     Check,
     Reopen,
@@ -78,8 +78,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (proptest::collection::vec(index(), 0..6), 0..32_u32).prop_map(|(ids, bits)| Action::SetOptions { ids, bits }),
         1 => (0..3_u8, 0..2_u8).prop_map(|(fingerprint, value)| Action::SaveAccount { fingerprint, value }),
         2 => (0..40_i64, 0..5_usize).prop_map(|(age, limit)| Action::Expire { age, limit }),
-        2 => (proptest::collection::vec(0..3_u8, 0..4), any::<bool>())
-            .prop_map(|(models, again)| Action::RecordCalls { models, again }),
+        2 => proptest::collection::vec(0..3_u8, 0..4).prop_map(|models| Action::RecordCalls { models }),
         1 => (0..40_i64, 0..5_usize).prop_map(|(age, limit)| Action::ExpireLedger { age, limit }),
         1 => Just(Action::Check),
         1 => Just(Action::Reopen),
@@ -113,7 +112,6 @@ struct Pair {
     ids: IdSource,
     requests: Vec<RequestId>,
     batches: Vec<BatchId>,
-    calls: Vec<PassedCall>,
     now: Micros,
 }
 
@@ -138,7 +136,7 @@ fn charge(len: usize, execution: Execution) -> Charge {
         provider: "openai".into(),
         account: Fingerprint([1; 16]),
         model: format!("model-{}", len % 3).into(),
-        service: if execution == Execution::PassThrough { "sync" } else { "batch" },
+        service: "batch",
         execution,
         usage: (!len.is_multiple_of(5)).then_some(usage),
         price: (!len.is_multiple_of(3)).then_some(Price { paid_nanos: amount, live_nanos: 2 * amount }),
@@ -173,7 +171,6 @@ impl Pair {
             ids: IdSource::default(),
             requests: Vec::new(),
             batches: Vec::new(),
-            calls: Vec::new(),
             now: Micros::from_unix_seconds(1_795_420_800),
         }
     }
@@ -236,7 +233,7 @@ impl Pair {
             Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), bits)),
             Action::SaveAccount { fingerprint, value } => self.save_account(fingerprint, value).await,
             Action::Expire { age, limit } => both!(self, expire(Micros(self.now.0 - age * 1_000_000), limit)),
-            Action::RecordCalls { models, again } => self.record(models, again).await,
+            Action::RecordCalls { models } => self.record(models).await,
             Action::ExpireLedger { age, limit } => self.expire_ledger(age, limit).await,
             Action::Check => both!(self, check()),
             Action::Reopen => {
@@ -246,11 +243,9 @@ impl Pair {
         }
     }
 
-    async fn record(&mut self, models: Vec<u8>, again: bool) {
-        let mut calls: Vec<PassedCall> = if again { self.calls.clone() } else { Vec::new() };
-        calls.extend(models.into_iter().map(|model| self.call(model)));
+    async fn record(&self, models: Vec<u8>) {
+        let calls: Vec<PassedCalls> = models.into_iter().map(|model| self.calls(model)).collect();
         both!(self, record_calls(calls));
-        self.calls = calls;
     }
 
     async fn expire_ledger(&self, age: i64, limit: usize) {
@@ -306,15 +301,20 @@ impl Pair {
         Finish { id, state, at: self.now, summary, body: len.map(|len| text(&id, len)), charge }
     }
 
-    fn call(&self, model: u8) -> PassedCall {
-        PassedCall {
-            id: self.ids.request_id(self.now, fastrand::u64(..)),
-            at: self.now,
+    fn calls(&self, model: u8) -> PassedCalls {
+        let Charge { provider, account, model: name, usage, price, .. } =
+            charge(usize::from(model), Execution::Live(1));
+        let group = Group {
+            provider,
+            account,
+            model: name,
+            service: "sync".to_owned(),
             tag: (model == 1).then(|| "tag-1".to_owned()),
             key: (model == 2).then(|| "key-2".to_owned()),
-            charge: charge(usize::from(model), Execution::PassThrough),
-            observed: (model == 0).then_some(Observed { agent: None, batch_nanos: Some(7) }),
-        }
+            agent: None,
+        };
+        let call = PassedCall { usage, price, observed: (model == 0).then_some(Some(7)) };
+        PassedCalls { hour: self.now.hour(), group, sums: LedgerSums::of_call(&call) }
     }
 
     /// Everything that can be asked.
@@ -338,7 +338,7 @@ impl Pair {
     }
 
     async fn compare_ledgers(&self) {
-        for id in self.requests.iter().copied().chain(self.calls.iter().map(|call| call.id)) {
+        for id in self.requests.iter().copied() {
             both!(self, charges(id));
         }
         for (_, by) in Dimension::ALL {

@@ -123,7 +123,7 @@ pub(super) async fn savings(state: &AdminState, query: Option<&str>) -> Reply {
     });
     reply::ok(&Savings {
         object: "nightbus.savings",
-        since: since.map(|since| since.unix_seconds().div_euclid(HOUR).saturating_mul(HOUR)),
+        since: since.map(|since| since.hour().saturating_mul(HOUR)),
         by: query.get("by").map(str::to_owned),
         prices_as_of: state.config.prices.as_of().to_owned(),
         totals: Money::new(&report.totals),

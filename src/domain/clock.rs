@@ -18,6 +18,11 @@ impl Micros {
         self.0.div_euclid(1_000_000)
     }
 
+    /// Whole hours since the epoch, rounded down: the step of the ledger's sums.
+    pub const fn hour(self) -> i64 {
+        self.unix_seconds().div_euclid(3_600)
+    }
+
     /// This moment plus `duration`.
     #[must_use]
     pub fn plus(self, duration: std::time::Duration) -> Self {

@@ -58,7 +58,7 @@ pub(crate) fn charge(
 pub(crate) fn unreadable(lane: &LaneKey, execution: Execution) -> Charge {
     let service = match execution {
         Execution::Batch(_) => Service::Batch,
-        Execution::Live(_) | Execution::PassThrough => Service::Sync,
+        Execution::Live(_) => Service::Sync,
     };
     Charge {
         provider: Arc::clone(&lane.provider),

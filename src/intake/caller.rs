@@ -5,13 +5,13 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{ClientKey, Config, ProviderConfig, ProviderKind};
 use crate::domain::lane::Fingerprint;
 use crate::store::{Account, Store};
+use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
 
 /// A caller.
@@ -22,7 +22,7 @@ pub(crate) struct Caller<'a> {
 }
 
 /// Headers that carry a credential. All of them count: two callers that share one but differ in another are different.
-const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
+pub(crate) const CREDENTIAL_HEADERS: [HeaderName; 3] = [AUTHORIZATION, headers::API_KEY, headers::X_API_KEY];
 
 /// Finds out who is calling.
 pub(crate) fn identify<'a>(config: &'a Config, headers: &HeaderMap) -> Result<Caller<'a>, ApiError> {
@@ -41,26 +41,29 @@ pub(crate) fn identify<'a>(config: &'a Config, headers: &HeaderMap) -> Result<Ca
 }
 
 /// Names and values, as they were sent.
-fn credentials(headers: &HeaderMap) -> Vec<(&'static str, &[u8])> {
-    let value = |name: &'static str| Some((name, headers.get(name)?.as_bytes()));
+fn credentials(headers: &HeaderMap) -> Vec<(HeaderName, &[u8])> {
+    let value = |name: HeaderName| headers.get(&name).map(|value| (name, value.as_bytes()));
     CREDENTIAL_HEADERS.into_iter().filter_map(value).filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// The same, but a key alone in `x-api-key` stands as the bearer token that it could have been sent as: both forms are one
 /// credential (providers.md, section 2.1), and one SDK's versions differ in it.
-fn identity(headers: &HeaderMap) -> Vec<(&'static str, Cow<'_, [u8]>)> {
-    match credentials(headers).as_slice() {
-        [("x-api-key", key)] => vec![("authorization", Cow::Owned([b"Bearer ".as_slice(), key].concat()))],
-        sent => sent.iter().map(|(name, value)| (*name, Cow::Borrowed(*value))).collect(),
+fn identity(headers: &HeaderMap) -> Vec<(HeaderName, Cow<'_, [u8]>)> {
+    let sent = credentials(headers);
+    match sent.as_slice() {
+        [(name, key)] if *name == headers::X_API_KEY => {
+            vec![(AUTHORIZATION, Cow::Owned([b"Bearer ".as_slice(), key].concat()))]
+        }
+        _ => sent.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))).collect(),
     }
 }
 
-fn parts<'a>(what: &'a [u8], named: &'a [(&'static str, Cow<'_, [u8]>)]) -> Vec<&'a [u8]> {
-    std::iter::once(what).chain(named.iter().flat_map(|(name, value)| [name.as_bytes(), &**value])).collect()
+fn parts<'a>(what: &'a [u8], named: &'a [(HeaderName, Cow<'_, [u8]>)]) -> Vec<&'a [u8]> {
+    std::iter::once(what).chain(named.iter().flat_map(|(name, value)| [name.as_str().as_bytes(), &**value])).collect()
 }
 
 /// All lines of a header as one list.
-fn joined(headers: &HeaderMap, name: &'static str) -> Option<Vec<u8>> {
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let lines: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
     (!lines.is_empty()).then(|| lines.join(b",".as_slice()))
 }
@@ -90,7 +93,7 @@ impl Caller<'_> {
 
 /// The upstream credential for a deferred call.
 pub(crate) fn account(store: &dyn Store, provider: &ProviderConfig, headers: &HeaderMap) -> Result<Account, ApiError> {
-    let mut kept: Vec<(&str, Vec<u8>)> = Vec::with_capacity(4);
+    let mut kept: Vec<(HeaderName, Vec<u8>)> = Vec::with_capacity(4);
     if provider.api_key.is_none() {
         kept.extend(credentials(headers).into_iter().map(|(name, value)| (name, value.to_vec())));
         if kept.is_empty() {
@@ -99,7 +102,7 @@ pub(crate) fn account(store: &dyn Store, provider: &ProviderConfig, headers: &He
             ));
         }
     }
-    if provider.kind == ProviderKind::Anthropic && !headers.contains_key(ProviderKind::ANTHROPIC_VERSION) {
+    if provider.kind == ProviderKind::Anthropic && !headers.contains_key(headers::ANTHROPIC_VERSION) {
         let message = "anthropic-version: the header is required, such as 2023-06-01";
         return Err(ApiError::invalid_request(message).about(ProviderKind::ANTHROPIC_VERSION));
     }
@@ -107,7 +110,7 @@ pub(crate) fn account(store: &dyn Store, provider: &ProviderConfig, headers: &He
     Ok(Account {
         fingerprint: account_fingerprint(store, provider, headers),
         provider: provider.name.clone(),
-        headers: kept.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        headers: kept.into_iter().map(|(name, value)| (name.as_str().to_owned(), value)).collect(),
     })
 }
 
@@ -122,8 +125,9 @@ pub(crate) fn account_fingerprint(store: &dyn Store, provider: &ProviderConfig, 
 }
 
 /// The headers beside the credential that decide who pays, and by which version of the API.
-fn lane_headers(provider: &ProviderConfig, headers: &HeaderMap) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-    provider.kind.lane_headers().iter().filter_map(|name| Some((*name, joined(headers, name)?)))
+fn lane_headers(provider: &ProviderConfig, headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, Vec<u8>)> {
+    let names = provider.kind.lane_headers().iter().map(|name| HeaderName::from_static(name));
+    names.filter_map(|name| joined(headers, &name).map(|value| (name, value)))
 }
 
 /// The key itself, whichever header it came in.
@@ -136,8 +140,8 @@ fn token(headers: &HeaderMap) -> Option<&[u8]> {
         }
     });
     bearer
-        .or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
-        .or_else(|| headers.get("api-key").map(|value| value.as_bytes()))
+        .or_else(|| headers.get(headers::X_API_KEY).map(|value| value.as_bytes()))
+        .or_else(|| headers.get(headers::API_KEY).map(|value| value.as_bytes()))
         .filter(|token| !token.is_empty())
 }
 

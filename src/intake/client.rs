@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, CONNECTION};
+use http::header::{ACCEPT_ENCODING, CONNECTION, HeaderName, USER_AGENT};
 use http::{HeaderMap, Version};
 
 use crate::config::HoldConfig;
 use crate::intake::interim::InterimSender;
+use crate::intake::marks::RETRY_COUNT;
 
 /// How a held connection is kept alive.
 #[derive(Clone, Debug)]
@@ -38,6 +39,9 @@ const ASYNC_OPENAI: &str = "AsyncOpenAI/Python ";
 const ANNOUNCES: (u32, u32) = (1, 109);
 /// Signs of an intermediary, which may swallow interim responses.
 const INTERMEDIARY: [&str; 3] = ["via", "forwarded", "x-real-ip"];
+/// Time-outs that the SDKs announce, in seconds (providers.md, section 6.1).
+const READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
+const TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-timeout");
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Client {
@@ -48,11 +52,11 @@ impl Client {
         interim: Option<&InterimSender>,
         config: &HoldConfig,
     ) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let seconds = |name: &str| text(name).and_then(|value| value.parse::<f64>().ok()).and_then(positive);
-        let read_timeout = seconds("x-stainless-read-timeout");
-        let announced = read_timeout.into_iter().chain(seconds("x-stainless-timeout")).min();
-        let user_agent = text("user-agent").unwrap_or_default();
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let seconds = |name: HeaderName| text(name).and_then(|value| value.parse::<f64>().ok()).and_then(positive);
+        let read_timeout = seconds(READ_TIMEOUT);
+        let announced = read_timeout.into_iter().chain(seconds(TIMEOUT)).min();
+        let user_agent = text(USER_AGENT).unwrap_or_default();
         let direct = !passed_on(headers)
             && !headers
                 .keys()
@@ -63,7 +67,7 @@ impl Client {
             && READS_INTERIM.iter().any(|prefix| user_agent.starts_with(prefix));
         let cadence =
             read_timeout.map_or(config.heartbeat, |timeout| config.heartbeat.min((timeout / 3).max(SHORTEST)));
-        let retried = text("x-stainless-retry-count").and_then(|count| count.parse::<u32>().ok()).unwrap_or(0) > 0;
+        let retried = text(RETRY_COUNT).and_then(|count| count.parse::<u32>().ok()).unwrap_or(0) > 0;
         Self {
             interim: interim.filter(|_| understands).map(|sender| (sender.clone(), cadence)),
             commit_after: if retried {
@@ -105,7 +109,7 @@ fn positive(seconds: f64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use http::header::{HeaderName, HeaderValue};
+    use http::header::HeaderValue;
 
     use super::*;
     use crate::intake::interim;

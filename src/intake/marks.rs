@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 
 use crate::config::CallbacksConfig;
 use crate::domain::clock::Micros;
 use crate::domain::service::Service;
 use crate::upstream::callback::Target;
+use crate::upstream::headers::{PREFER, is_own};
 use crate::wire::api_error::ApiError;
 
 /// The wishes of one call.
@@ -44,9 +45,16 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 const MAX_TAG: usize = 64;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
+/// How often an SDK has sent a call before.
+pub(crate) const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
+
 /// Reads all of them.
 pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> {
     let (respond_async, wait) = prefer(headers);
+    if !headers.keys().any(is_own) {
+        // Most live calls: nothing has to be looked for by name.
+        return Ok(Marks { respond_async, wait, attempt: attempt(headers), ..Marks::default() });
+    }
     let no_flight = match single(headers, "x-nightbus-flight")? {
         None | Some("on") => false,
         Some("off") => true,
@@ -149,7 +157,7 @@ fn idempotency_key(value: &str) -> Result<String, ApiError> {
 
 /// Not a header of ours: what cannot be read counts as a first attempt.
 fn attempt(headers: &HeaderMap) -> u32 {
-    let count = headers.get("x-stainless-retry-count").and_then(|value| value.to_str().ok());
+    let count = headers.get(RETRY_COUNT).and_then(|value| value.to_str().ok());
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
@@ -158,7 +166,7 @@ fn attempt(headers: &HeaderMap) -> u32 {
 fn prefer(headers: &HeaderMap) -> (bool, Option<Duration>) {
     let mut respond_async = false;
     let mut wait = None;
-    for value in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
+    for value in headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok()) {
         for preference in value.split(',') {
             let preference = preference.split(';').next().unwrap_or_default();
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));

@@ -1,16 +1,15 @@
 //! Live calls in the ledger: what an answer consumed is read as it passes by, and written beside the calls' own way.
 //!
-//! Invariants: no byte is changed, held back or waited for; what is kept of an answer is bounded ([`KEPT`]); a call that
-//! cannot be entered (the line to the store is full) is counted as lost and never blocks. Answers that are compressed
-//! are unpacked beside their way ([`packed`]): nothing here asks for another encoding than the caller did. Errors are not
-//! billed and not entered. A process that is killed loses the calls of its last moment ([`GATHER`]) from the ledger.
+//! Invariants: no byte is changed, held back or waited for; what is kept of an answer is bounded ([`KEPT`]). Answers that
+//! are compressed are unpacked beside their way ([`packed`]): nothing here asks for another encoding than the caller
+//! did. Errors are not billed and not entered. What was read is added up and written by [`sums`].
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 mod packed;
+mod sums;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -21,21 +20,14 @@ use tokio::sync::mpsc;
 
 use crate::body::{Body, BoxError};
 use crate::domain::lane::{Api, Endpoint, Fingerprint};
-use crate::domain::pricing::{PriceTable, Seller};
-use crate::domain::service::Service;
+use crate::domain::pricing::PriceTable;
 use crate::engine::Engine;
 use crate::intake::meter::packed::{Coding, Packed};
-use crate::store::ledger::{Charge, Execution, Observed, PassedCall};
+use crate::intake::meter::sums::Sums;
 use crate::tasks::Tasks;
 use crate::wire::openai::usage::Consumption;
 use crate::wire::usage::{consumption, consumption_of_tail};
 
-/// Calls on their way to the store; more are lost to the ledger.
-const LINE: usize = 8_192;
-/// Calls that are written in one transaction.
-const GROUP: usize = 1_000;
-/// So long calls are gathered for one transaction.
-const GATHER: Duration = Duration::from_millis(250);
 /// How much of an answer's end is kept: usage stands there. Whole answers up to this size are read as a whole.
 const KEPT: usize = 64 << 10;
 /// The same for streams of events, of which thousands may be open: the last chunk of a chat is small.
@@ -46,10 +38,8 @@ const KEPT_AT_FRONT: usize = 2 << 10;
 /// Where metered calls go.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
-    line: mpsc::Sender<PassedCall>,
+    sums: Sums,
     packed: mpsc::Sender<Packed>,
-    engine: Engine,
-    prices: Arc<PriceTable>,
 }
 
 /// What is known of a live call before it is sent.
@@ -68,21 +58,14 @@ pub(crate) struct Metered {
 }
 
 impl Meter {
-    /// Starts the task that writes.
+    /// Starts the tasks that unpack and write.
     pub(crate) fn start(engine: &Engine, prices: Arc<PriceTable>, tasks: &Tasks) -> Self {
-        let (line, calls) = mpsc::channel(LINE);
-        tasks.spawn("live calls", record(engine.clone(), calls, tasks.clone()));
+        let sums = Sums::start(engine.clone(), prices, tasks);
         let (packed, answers) = mpsc::channel(packed::LINE);
-        let meter = Self { line, packed, engine: engine.clone(), prices };
-        // Without a sender of its own, so that it ends with the last meter.
-        let (engine, prices, line) = (meter.engine.clone(), Arc::clone(&meter.prices), meter.line.clone());
-        tasks.spawn(
-            "packed answers",
-            packed::unpack_all(answers, move |call, consumed| {
-                enter(&line, &engine, &prices, call, consumed);
-            }),
-        );
-        meter
+        let unpacked = sums.clone();
+        tasks
+            .spawn("packed answers", packed::unpack_all(answers, move |call, consumed| unpacked.enter(call, consumed)));
+        Self { sums, packed }
     }
 
     /// The same response, metered on its way if it is billed.
@@ -104,53 +87,6 @@ impl Meter {
         let reading =
             Reading { meter: self.clone(), call: Some(call), tail, front: Vec::new(), front_kept, events, coding };
         response.map(|body| Watched { body, reading }.boxed_unsync())
-    }
-
-    fn enter(&self, call: Metered, consumed: &Consumption) {
-        enter(&self.line, &self.engine, &self.prices, call, consumed);
-    }
-}
-
-fn enter(line: &mpsc::Sender<PassedCall>, engine: &Engine, prices: &PriceTable, call: Metered, consumed: &Consumption) {
-    let tier = consumed.service_tier.as_deref();
-    let model = call.model.as_deref().or(consumed.model.as_deref()).unwrap_or_default();
-    let seller = Seller { name: &call.provider, kind: call.kind, model };
-    let priced = |service| consumed.usage.and_then(|usage| prices.price(seller, service, &usage));
-    let price = Service::Sync.priced_as(tier).and_then(priced);
-    let observed = call
-        .observed
-        .map(|agent| Observed { agent, batch_nanos: priced(Service::Batch).map(|price| price.paid_nanos) });
-    let charge = Charge {
-        model: Arc::from(model),
-        provider: call.provider,
-        account: call.account,
-        service: Service::Sync.used(tier),
-        execution: Execution::PassThrough,
-        usage: consumed.usage,
-        price,
-    };
-    let id = engine.new_request_id();
-    let call = PassedCall { id, at: engine.clock().now(), tag: call.tag, key: call.key, charge, observed };
-    if line.try_send(call).is_err() {
-        engine.telemetry().ledger_lost(1);
-    }
-}
-
-/// Writes calls in groups until nobody can send any more.
-async fn record(engine: Engine, mut calls: mpsc::Receiver<PassedCall>, tasks: Tasks) {
-    let mut group = Vec::with_capacity(GROUP);
-    while calls.recv_many(&mut group, GROUP).await > 0 {
-        let count = group.len();
-        if let Err(error) = engine.store().record_calls(std::mem::take(&mut group)).await {
-            engine.telemetry().store_failed(&error);
-            engine.telemetry().ledger_lost(count);
-        }
-        if count < GROUP && !tasks.is_stopping() {
-            tokio::select! {
-                () = tasks.stop_token().cancelled() => {}
-                () = tokio::time::sleep(GATHER) => {}
-            }
-        }
     }
 }
 
@@ -238,13 +174,13 @@ impl Drop for Reading {
                 let bytes = std::mem::take(&mut self.tail.bytes);
                 match self.meter.packed.try_send(Packed { call, bytes, coding, events: self.events }) {
                     Ok(()) => return,
-                    Err(unsent) => return self.meter.enter(unsent.into_inner().call, &Consumption::default()),
+                    Err(unsent) => return self.meter.sums.enter(unsent.into_inner().call, &Consumption::default()),
                 }
             }
             // Only its beginning would tell how the end is to be unpacked.
             Coding::Gzip | Coding::Deflate | Coding::Zstd | Coding::Unknown => Consumption::default(),
         };
-        self.meter.enter(call, &consumed);
+        self.meter.sums.enter(call, &consumed);
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, USER_AGENT};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
 use crate::config::{BatchWire, ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
+use crate::intake::accounts::SeenAccounts;
 use crate::intake::call_body::{self, CallBody, WholeBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
@@ -39,6 +40,7 @@ pub struct Intake {
     desk: Arc<Desk>,
     client: UpstreamClient,
     meter: Meter,
+    accounts: Arc<SeenAccounts>,
 }
 
 /// A call of a provider's API, as far as it is known from its head.
@@ -52,7 +54,7 @@ struct ApiCall<'a> {
     chat: Option<TranslatedChat>,
     caller: Caller<'a>,
     marks: Marks,
-    client: Client,
+    connection: &'a ConnectionInfo,
 }
 
 impl ApiCall<'_> {
@@ -102,7 +104,7 @@ impl Intake {
         client: UpstreamClient,
     ) -> Self {
         let meter = Meter::start(&engine, Arc::clone(&config.prices), &tasks);
-        Self { desk: Arc::new(Desk { config, engine, tasks }), client, meter }
+        Self { desk: Arc::new(Desk { config, engine, tasks }), client, meter, accounts: Arc::default() }
     }
 
     /// The same with another configuration: for calls from now on.
@@ -146,7 +148,7 @@ impl Intake {
         if let Some(named) = named {
             return named;
         }
-        if !is_messages(rest) && !headers.contains_key(ProviderKind::ANTHROPIC_VERSION) {
+        if !is_messages(rest) && !headers.contains_key(headers::ANTHROPIC_VERSION) {
             return default;
         }
         let is_anthropic =
@@ -181,8 +183,6 @@ impl Intake {
         }
         let caller = caller::identify(&desk.config, request.headers())?;
         let marks = marks::read(request.headers(), desk.engine.clock().now())?;
-        let hold = &desk.config.hold;
-        let client = Client::of(request.headers(), request.version(), info.interim.as_ref(), hold);
         match place {
             Route::Api { provider, rest, batch } => {
                 let name = self.provider_name(provider, rest, request.headers());
@@ -190,7 +190,7 @@ impl Intake {
                 let provider =
                     providers.get(name).ok_or_else(|| ApiError::not_found(format!("no provider {name:?}")))?;
                 caller.may_use(name)?;
-                let call = ApiCall { provider, named, rest, batch, chat: None, caller, marks, client };
+                let call = ApiCall { provider, named, rest, batch, chat: None, caller, marks, connection: info };
                 self.api_call(request, call).await
             }
             Route::Own(path_only) => {
@@ -202,7 +202,9 @@ impl Intake {
                     caller: caller.fingerprint(&**desk.engine.store(), request.headers()),
                     wait: marks.wait,
                 };
-                desk.own_route(&call, client).await.map(Answered::Now)
+                desk.own_route(&call, self.client_of(request.headers(), request.version(), info))
+                    .await
+                    .map(Answered::Now)
             }
             Route::DeferredCompletion(id) => {
                 let caller = caller.fingerprint(&**desk.engine.store(), request.headers());
@@ -249,6 +251,11 @@ impl Intake {
         Box::pin(self.whole_call(parts, Some(headers), call, endpoint, WholeBody::of(body))).await
     }
 
+    /// Who waits, for calls that may wait.
+    fn client_of(&self, headers: &HeaderMap, version: Version, connection: &ConnectionInfo) -> Client {
+        Client::of(headers, version, connection.interim.as_ref(), &self.desk.config.hold)
+    }
+
     fn is_capable(&self, call: &ApiCall<'_>, endpoint: Endpoint) -> bool {
         let capability = self.desk.engine.capability(&call.provider.name);
         capability.is_some_and(|capability| capability.endpoints.contains(&call.answered_by(endpoint)))
@@ -279,7 +286,8 @@ impl Intake {
             Mark::Defer if !is_capable => Some(not_batchable(call.provider)),
             Mark::Defer => match self.defer(&parts.headers, upstream.as_ref(), &call, endpoint, &bytes).await? {
                 Ok(accepted) => {
-                    let ApiCall { marks, client, .. } = call;
+                    let client = self.client_of(&parts.headers, parts.version, call.connection);
+                    let ApiCall { marks, .. } = call;
                     return Ok(Answered::Accepted(Box::new(Waiting { accepted, marks, client })));
                 }
                 Err(reason) => Some(reason),
@@ -416,7 +424,7 @@ impl Intake {
         Some(Metered {
             provider: Arc::from(call.provider.name.as_str()),
             kind: call.provider.kind.as_str(),
-            account: caller::account_fingerprint(&**self.desk.engine.store(), call.provider, headers),
+            account: self.accounts.fingerprint(&**self.desk.engine.store(), call.provider, headers),
             model,
             endpoint,
             tag: call.marks.tag.clone(),

@@ -1,10 +1,11 @@
 //! The ledger's rows and sums: what was executed and billed, what it cost, and what the live call would have cost.
 //!
 //! Invariants, the same in every store:
-//! - One row per execution, named by its request and its [`Execution`]: a row that is there already is left as it is, so
+//! - One row per execution of a deferred request, named by its request and its [`Execution`]: a row that is there already is left as it is, so
 //!   replays and duplicate result lines change nothing.
 //! - A row is written in the transaction that stores the answer. An execution whose request had ended otherwise, or
 //!   whose answer could not be used, is wasted: paid for, worth nothing.
+//! - Calls that only pass through have no request: they enter as sums, once.
 //! - Amounts are whole nano-dollars (a thousandth of a micro-dollar); sums saturate. An unknown price adds no money and
 //!   is counted.
 //!
@@ -32,17 +33,14 @@ pub enum Execution {
     Batch(BatchId),
     /// A live call that answered a deferred request: the number of the attempt, from 1.
     Live(u32),
-    /// A live call that was never deferred: its id is its own.
-    PassThrough,
 }
 
 impl Execution {
-    /// As kept: a batch's sequence number, an attempt as a negative number, 0 for pass-through.
+    /// As kept: a batch's sequence number, an attempt as a negative number.
     pub(crate) fn place(self) -> i64 {
         match self {
             Self::Batch(id) => id.sequence(),
             Self::Live(attempt) => -i64::from(attempt),
-            Self::PassThrough => 0,
         }
     }
 }
@@ -66,30 +64,27 @@ pub struct Charge {
     pub price: Option<Price>,
 }
 
-/// A live call that was passed through, as it enters the ledger.
+/// Live calls that passed through, of one hour and group. Nothing asks for them one by one, so they have no ids and no
+/// rows: only their sums are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassedCall {
-    /// An id of its own, of the engine's source of ids.
-    pub id: RequestId,
-    /// When its answer ended.
-    pub at: Micros,
-    /// `x-nightbus-tag`.
-    pub tag: Option<String>,
-    /// Name of the client key.
-    pub key: Option<String>,
-    /// What it is charged with.
-    pub charge: Charge,
-    /// It would have been deferred.
-    pub observed: Option<Observed>,
+pub struct PassedCalls {
+    /// The hour in which their answers ended: see [`Micros::hour`].
+    pub hour: i64,
+    /// Where they are added up.
+    pub group: Group,
+    /// What they add.
+    pub sums: LedgerSums,
 }
 
-/// What observe mode notes of a call that would have been deferred.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// The caller's program: the first product of its `User-Agent`.
-    pub agent: Option<String>,
-    /// What the same usage costs by batch, in nano-dollars; none: unknown.
-    pub batch_nanos: Option<i64>,
+/// What a live call that passed through adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassedCall {
+    /// Tokens; none when the answer does not say.
+    pub usage: Option<Usage>,
+    /// What it cost; none when the price or the usage is unknown.
+    pub price: Option<Price>,
+    /// It would have been deferred: what the same usage costs by batch, in nano-dollars, if that is known.
+    pub observed: Option<Option<i64>>,
 }
 
 /// By what the rows are added up.
@@ -128,10 +123,6 @@ pub struct LedgerRow {
     pub price: Option<Price>,
     /// Its answer does not stand: another one was there, or the request had ended.
     pub wasted: bool,
-    /// It would have been deferred.
-    pub observed: bool,
-    /// What an observed call would have cost by batch, in nano-dollars.
-    pub batch_nanos: Option<i64>,
 }
 
 /// Who asked, as the store knows it of a deferred request.
@@ -174,26 +165,12 @@ impl LedgerRow {
             usage: charge.usage.map(bounded),
             price,
             wasted,
-            observed: false,
-            batch_nanos: None,
         }
     }
 
-    /// The row of a call that passed through.
-    pub(crate) fn of_call(call: &PassedCall) -> Self {
-        let asker = Asker { tag: call.tag.clone(), key: call.key.clone() };
-        let mut row = Self::of_charge(call.id, call.at, &call.charge, asker, false);
-        if let Some(observed) = &call.observed {
-            row.observed = true;
-            row.group.agent.clone_from(&observed.agent);
-            row.batch_nanos = observed.batch_nanos;
-        }
-        row
-    }
-
-    /// The hour it is added up in, counted from the epoch.
+    /// The hour it is added up in.
     pub(crate) const fn hour(&self) -> i64 {
-        self.at.unix_seconds().div_euclid(HOUR)
+        self.at.hour()
     }
 }
 
@@ -266,10 +243,21 @@ impl LedgerSums {
             }
             None => sums.unpriced = 1,
         }
-        if row.observed {
-            sums.observed = ObservedSums::of(row.price, row.batch_nanos);
-        }
         sums
+    }
+
+    /// The sums of one call that passed through: what is paid is the live price.
+    pub fn of_call(call: &PassedCall) -> Self {
+        Self {
+            requests: 1,
+            unpriced: u64::from(call.price.is_none()),
+            unmetered: u64::from(call.usage.is_none()),
+            usage: call.usage.map(bounded).unwrap_or_default(),
+            paid_nanos: call.price.map_or(0, |price| price.paid_nanos),
+            live_nanos: call.price.map_or(0, |price| price.live_nanos),
+            observed: call.observed.map(|batch_nanos| ObservedSums::of(call.price, batch_nanos)).unwrap_or_default(),
+            ..Self::default()
+        }
     }
 }
 
@@ -398,7 +386,7 @@ impl LedgerReport {
 
 /// The first hour of a report since `since`: whole hours only, the one that `since` is in included.
 pub(crate) const fn first_hour(since: Micros) -> i64 {
-    since.unix_seconds().div_euclid(HOUR)
+    since.hour()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::domain::lane::Fingerprint;
 use crate::domain::request::{RequestEvent, RequestState};
 use crate::store::flights::FlightRecord;
 use crate::store::keys::{self, Keys};
-use crate::store::ledger::{Asker, Dimension, LedgerReport, LedgerRow, PassedCall};
+use crate::store::ledger::{Asker, Dimension, LedgerReport, LedgerRow, PassedCalls};
 use crate::store::memory::book::Book;
 use crate::store::memory::callbacks::Callbacks;
 use crate::store::rules::{self, BatchProgress};
@@ -215,10 +215,9 @@ impl Store for MemoryStore {
         self.run(move |state| Ok(state.expire(before, limit)))
     }
 
-    fn record_calls(&self, calls: Vec<PassedCall>) -> StoreFuture<'_, ()> {
+    fn record_calls(&self, calls: Vec<PassedCalls>) -> StoreFuture<'_, ()> {
         self.run(move |state| {
-            state.last_sequence = calls.iter().map(|call| call.id.sequence()).fold(state.last_sequence, i64::max);
-            calls.iter().for_each(|call| state.book.enter(LedgerRow::of_call(call)));
+            calls.into_iter().for_each(|calls| state.book.add(calls));
             Ok(())
         })
     }

@@ -34,7 +34,7 @@ use crate::domain::ids::{BatchId, CallbackId, RequestId};
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
 use crate::store::flights::FlightRecord;
-use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCall};
+use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCalls};
 
 pub use crate::store::callbacks::{Callback, CallbackAttempt, CallbackState, CallbackUpdate, NewCallback};
 pub use crate::store::observer::{CommitObserver, SharedObserver, no_observer};
@@ -375,8 +375,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// whose lines is left. Returns how many requests.
     fn expire(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize>;
 
-    /// Enters live calls into the ledger. Saving the same again is no change.
-    fn record_calls(&self, calls: Vec<PassedCall>) -> StoreFuture<'_, ()>;
+    /// Adds live calls that passed through to the ledger's sums.
+    fn record_calls(&self, calls: Vec<PassedCalls>) -> StoreFuture<'_, ()>;
 
     /// What was spent in the hours since the one that `since` is in, as a whole and divided `by`.
     fn ledger(&self, since: Micros, by: Option<Dimension>) -> StoreFuture<'_, LedgerReport>;

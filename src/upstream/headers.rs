@@ -16,9 +16,14 @@ pub const OWN_PREFIX: &str = "x-nightbus-";
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const API_KEY: HeaderName = HeaderName::from_static("api-key");
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// Azure's name for a key.
+pub const API_KEY: HeaderName = HeaderName::from_static("api-key");
+/// Anthropic's name for a key.
+pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// On every call of Anthropic's SDKs (providers.md, section 2.1).
+pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static(ProviderKind::ANTHROPIC_VERSION);
+/// RFC 7240: how the caller wants to be answered.
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Removes what concerns one connection only (RFC 9110, section 7.6.1), with the names that `Connection` lists.
@@ -43,9 +48,14 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether it is one of nightbus's own.
+pub fn is_own(name: &HeaderName) -> bool {
+    name.as_str().starts_with(OWN_PREFIX)
+}
+
 /// Removes all `x-nightbus-…` headers.
 pub fn remove_own(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+    let own: Vec<HeaderName> = headers.keys().filter(|name| is_own(name)).cloned().collect();
     for name in own {
         headers.remove(name);
     }

@@ -29,11 +29,10 @@ impl Member {
 
 /// The body as a batch line holds it: without `removed` members, with `model` in place of the old one if given, on one line.
 pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec<u8> {
-    let members = members(body);
     let mut out = Vec::with_capacity(body.len());
     out.push(b'{');
     let mut first = true;
-    for member in &members {
+    for member in members(body) {
         if removed.iter().any(|name| member.is(body, name)) {
             continue;
         }
@@ -67,7 +66,7 @@ pub fn with_flex(body: &[u8]) -> Vec<u8> {
 
 /// The body with another model, every other byte as it was.
 pub fn with_model(body: &[u8], model: &str) -> Vec<u8> {
-    let Some(member) = members(body).into_iter().find(|member| member.is(body, "model")) else {
+    let Some(member) = members(body).find(|member| member.is(body, "model")) else {
         return body.to_vec();
     };
     let mut out = Vec::with_capacity(body.len());
@@ -79,7 +78,7 @@ pub fn with_model(body: &[u8], model: &str) -> Vec<u8> {
 
 /// The model of a body of which only the beginning may be there; none: it is not in that part.
 pub fn model_of_prefix(prefix: &[u8]) -> Option<String> {
-    let member = members(prefix).into_iter().find(|member| member.is(prefix, "model"))?;
+    let member = members(prefix).find(|member| member.is(prefix, "model"))?;
     // A string that was cut off has no closing quote, and does not parse.
     serde_json::from_slice(prefix.get(member.value)?).ok()
 }
@@ -97,29 +96,25 @@ fn push_on_one_line(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-fn members(body: &[u8]) -> Vec<Member> {
-    let mut members = Vec::with_capacity(8);
-    let mut at = skip_space(body, 0) + 1;
-    loop {
-        at = skip_space(body, at);
-        if body.get(at) != Some(&b'"') {
-            return members;
+/// The members in order, as far as the body can be read.
+fn members(body: &[u8]) -> impl Iterator<Item = Member> + '_ {
+    let mut next = Some(skip_space(body, 0) + 1);
+    std::iter::from_fn(move || {
+        let key_start = skip_space(body, next.take()?);
+        if body.get(key_start) != Some(&b'"') {
+            return None;
         }
-        let key_end = skip_string(body, at);
-        let key = at + 1..key_end.saturating_sub(1);
-        at = skip_space(body, key_end);
-        if body.get(at) != Some(&b':') {
-            return members;
+        let key_end = skip_string(body, key_start);
+        let colon = skip_space(body, key_end);
+        if body.get(colon) != Some(&b':') {
+            return None;
         }
-        let value_start = skip_space(body, at + 1);
+        let value_start = skip_space(body, colon + 1);
         let value_end = skip_value(body, value_start);
-        members.push(Member { key, value: value_start..value_end });
-        at = skip_space(body, value_end);
-        if body.get(at) != Some(&b',') {
-            return members;
-        }
-        at += 1;
-    }
+        let comma = skip_space(body, value_end);
+        next = (body.get(comma) == Some(&b',')).then_some(comma + 1);
+        Some(Member { key: key_start + 1..key_end.saturating_sub(1), value: value_start..value_end })
+    })
 }
 
 fn skip_space(body: &[u8], mut at: usize) -> usize {

@@ -8,7 +8,7 @@ use nightbus::domain::clock::Micros;
 use nightbus::domain::ids::{BatchId, CallbackId, RequestId};
 use nightbus::domain::lane::Fingerprint;
 use nightbus::store::flights::FlightRecord;
-use nightbus::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCall};
+use nightbus::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCalls};
 use nightbus::store::{
     Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedDurations, ListFilter,
     LiveCall, NewBatch, NewCallback, NewRequest, RequestRecord, SharedStore, Store, StoreError, StoreFuture,
@@ -203,7 +203,7 @@ impl Store for Shaky {
         self.inner.expire(before, limit)
     }
 
-    fn record_calls(&self, calls: Vec<PassedCall>) -> StoreFuture<'_, ()> {
+    fn record_calls(&self, calls: Vec<PassedCalls>) -> StoreFuture<'_, ()> {
         self.run("calls".to_owned(), self.inner.record_calls(calls))
     }
 

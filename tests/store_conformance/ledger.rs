@@ -7,7 +7,7 @@ use nightbus::domain::lane::Fingerprint;
 use nightbus::domain::pricing::Price;
 use nightbus::domain::request::RequestState;
 use nightbus::domain::usage::Usage;
-use nightbus::store::ledger::{Charge, Dimension, Execution, LedgerReport, LedgerSums, Observed, PassedCall};
+use nightbus::store::ledger::{Charge, Dimension, Execution, Group, LedgerReport, LedgerSums, PassedCall, PassedCalls};
 use nightbus::store::{Finish, NewRequest};
 
 use super::{Bench, at, bench, finish};
@@ -39,16 +39,23 @@ impl Bench {
     async fn totals(&self) -> LedgerSums {
         self.report(-86_400, None).await.totals
     }
-
-    fn call(&self, seconds: i64, model: &str) -> PassedCall {
-        let mut charge = charge(Execution::PassThrough);
-        charge.model = Arc::from(model);
-        charge.service = "sync";
-        charge.price = Some(Price { paid_nanos: 1_900, live_nanos: 1_900 });
-        let id = self.ids.request_id(at(seconds), fastrand::u64(..));
-        PassedCall { id, at: at(seconds), tag: None, key: None, charge, observed: None }
-    }
 }
+
+fn passed(seconds: i64, model: &str, call: PassedCall) -> PassedCalls {
+    let group = Group {
+        provider: Arc::from("openai"),
+        account: Fingerprint([1; 16]),
+        model: Arc::from(model),
+        service: "sync".to_owned(),
+        tag: None,
+        key: None,
+        agent: None,
+    };
+    PassedCalls { hour: at(seconds).hour(), group, sums: LedgerSums::of_call(&call) }
+}
+
+const CALL: PassedCall =
+    PassedCall { usage: Some(USAGE), price: Some(Price { paid_nanos: 1_900, live_nanos: 1_900 }), observed: None };
 
 pub(super) async fn an_execution_is_in_the_ledger_once(kind: StoreKind) {
     let bench = bench(kind);
@@ -126,14 +133,16 @@ pub(super) async fn an_unknown_price_is_counted_and_adds_nothing(kind: StoreKind
 
 pub(super) async fn a_report_is_divided_and_begins_with_an_hour(kind: StoreKind) {
     let bench = bench(kind);
-    let mut calls = vec![bench.call(0, "a"), bench.call(10, "b"), bench.call(7_200, "b"), bench.call(86_400, "b")];
-    calls[1].tag = Some("nightly".to_owned());
-    calls[2].key = Some("ci".to_owned());
-    let batch_nanos = Some(950);
-    calls[3].observed = Some(Observed { agent: Some("curl/8".to_owned()), batch_nanos });
-    for _ in 0..2 {
-        bench.store.record_calls(calls.clone()).await.unwrap();
-    }
+    let mut calls = vec![
+        passed(0, "a", CALL),
+        passed(10, "b", CALL),
+        passed(7_200, "b", CALL),
+        passed(86_400, "b", PassedCall { observed: Some(Some(950)), ..CALL }),
+    ];
+    calls[1].group.tag = Some("nightly".to_owned());
+    calls[2].group.key = Some("ci".to_owned());
+    calls[3].group.agent = Some("curl/8".to_owned());
+    bench.store.record_calls(calls).await.unwrap();
     let count = |report: LedgerReport| -> Vec<(Option<String>, u64)> {
         assert_eq!(report.groups.values().map(|sums| sums.requests).sum::<u64>(), report.totals.requests);
         report.groups.into_iter().map(|(name, sums)| (name, sums.requests)).collect()
@@ -160,30 +169,35 @@ pub(super) async fn rows_go_and_their_sums_stay(kind: StoreKind) {
     let batch = bench.batch(&[kept]).await;
     let end = charged(finish(kept, RequestState::Completed, 40, None), charge(Execution::Batch(batch)));
     bench.store.finish(vec![end]).await.unwrap();
-    let calls: Vec<PassedCall> = (21..=23).map(|second| bench.call(second, "m")).collect();
-    bench.store.record_calls(calls.clone()).await.unwrap();
+    let gone = bench.accepted(3).await;
+    let batch = bench.batch(&gone).await;
+    let ends =
+        gone.iter().map(|id| charged(finish(*id, RequestState::Completed, 41, None), charge(Execution::Batch(batch))));
+    bench.store.finish(ends.collect()).await.unwrap();
+    bench.store.record_calls(vec![passed(21, "m", CALL), passed(22, "m", CALL)]).await.unwrap();
     let before = bench.totals().await;
+    assert_eq!(before.requests, 6);
     let last = bench.store.last_sequence().await.unwrap();
-    assert_eq!(last, calls[2].id.sequence());
-    assert_eq!(bench.store.expire_ledger(at(23), 1).await.unwrap(), 1);
-    assert_eq!(bench.store.expire_ledger(at(23), 10).await.unwrap(), 1, "the request that is there keeps its row");
-    assert_eq!(bench.store.expire_ledger(at(60), 10).await.unwrap(), 1);
+    assert_eq!(bench.store.expire_ledger(at(60), 10).await.unwrap(), 0, "requests that are there keep their rows");
+    assert_eq!(bench.store.expire(at(41), 1).await.unwrap(), 1);
+    assert_eq!(bench.store.expire(at(42), 10).await.unwrap(), 3);
+    assert_eq!(bench.store.expire_ledger(at(60), 1).await.unwrap(), 1);
+    assert_eq!(bench.store.expire_ledger(at(60), 10).await.unwrap(), 3);
     assert_eq!(bench.store.expire_ledger(at(60), 10).await.unwrap(), 0);
-    assert_eq!(bench.store.charges(kept).await.unwrap().len(), 1);
-    assert!(bench.store.charges(calls[0].id).await.unwrap().is_empty());
+    assert!(bench.store.charges(gone[0]).await.unwrap().is_empty());
     assert_eq!(bench.totals().await, before);
     assert_eq!(bench.store.last_sequence().await.unwrap(), last, "numbers are not given out again");
 }
 
 pub(super) async fn nonsense_does_not_spoil_the_sums(kind: StoreKind) {
     let bench = bench(kind);
-    let mut call = bench.call(0, "m");
-    call.charge.usage = Some(Usage { input: u64::MAX, cached: u64::MAX, ..USAGE });
-    call.charge.price = Some(Price { paid_nanos: i64::MAX, live_nanos: i64::MAX });
-    let mut again = call.clone();
-    again.id = bench.ids.request_id(at(0), 1);
-    bench.store.record_calls(vec![call, again]).await.unwrap();
-    bench.store.record_calls(vec![bench.call(1, "m")]).await.unwrap();
+    let call = PassedCall {
+        usage: Some(Usage { input: u64::MAX, cached: u64::MAX, ..USAGE }),
+        price: Some(Price { paid_nanos: i64::MAX, live_nanos: i64::MAX }),
+        ..CALL
+    };
+    bench.store.record_calls(vec![passed(0, "m", call), passed(0, "m", call)]).await.unwrap();
+    bench.store.record_calls(vec![passed(1, "m", CALL)]).await.unwrap();
     let totals = bench.totals().await;
     assert_eq!((totals.requests, totals.paid_nanos, totals.live_nanos), (3, i64::MAX, i64::MAX));
 }

@@ -2,10 +2,10 @@
 
 use super::*;
 
-fn row(price: Option<(i64, i64)>, observed: Option<Option<i64>>) -> LedgerRow {
+fn row() -> LedgerRow {
     LedgerRow {
         request: 1,
-        place: 0,
+        place: 1,
         at: Micros::from_unix_seconds(-1),
         group: Group {
             provider: Arc::from("p"),
@@ -17,29 +17,31 @@ fn row(price: Option<(i64, i64)>, observed: Option<Option<i64>>) -> LedgerRow {
             agent: None,
         },
         usage: None,
-        price: price.map(|(paid_nanos, live_nanos)| Price { paid_nanos, live_nanos }),
+        price: None,
         wasted: false,
-        observed: observed.is_some(),
-        batch_nanos: observed.flatten(),
     }
 }
 
 #[test]
 fn an_observed_call_counts_only_where_both_prices_are_known() {
+    let call = |price: Option<(i64, i64)>, observed| {
+        let price = price.map(|(paid_nanos, live_nanos)| Price { paid_nanos, live_nanos });
+        LedgerSums::of_call(&PassedCall { usage: None, price, observed }).observed
+    };
     let mut sums = ObservedSums::default();
     for (price, batch) in
         [(Some((10, 10)), Some(5)), (Some((10, 10)), Some(12)), (Some((10, 10)), None), (None, Some(1))]
     {
-        sums += LedgerSums::of(&row(price, Some(batch))).observed;
+        sums += call(price, Some(batch));
     }
     assert_eq!((sums.requests, sums.unpriced, sums.not_cheaper), (4, 2, 1));
     assert_eq!((sums.live_nanos, sums.batch_nanos, sums.would_save_nanos()), (20, 17, 3));
-    assert_eq!(LedgerSums::of(&row(Some((1, 1)), None)).observed, ObservedSums::default());
+    assert_eq!(call(Some((1, 1)), None), ObservedSums::default());
 }
 
 #[test]
 fn hours_before_the_epoch_are_hours_too() {
-    let row = row(None, None);
+    let row = row();
     assert_eq!(row.hour(), -1);
     assert_eq!(Dimension::Hour.name(row.hour(), &row.group).as_deref(), Some("1969-12-31T23"));
 }
@@ -48,7 +50,7 @@ fn hours_before_the_epoch_are_hours_too() {
 fn places_of_one_request_do_not_meet() {
     let source = crate::domain::ids::IdSource::default();
     let batch = source.batch_id(Micros::from_unix_seconds(1), 0);
-    let places = [Execution::Batch(batch), Execution::Live(1), Execution::Live(2), Execution::PassThrough];
+    let places = [Execution::Batch(batch), Execution::Live(1), Execution::Live(2)];
     let places: std::collections::BTreeSet<i64> = places.into_iter().map(Execution::place).collect();
-    assert_eq!(places.len(), 4);
+    assert_eq!(places.len(), 3);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::clock::Micros;
-use crate::store::ledger::{Dimension, Group, LedgerReport, LedgerRow, LedgerSums, first_hour};
+use crate::store::ledger::{Dimension, Group, LedgerReport, LedgerRow, LedgerSums, PassedCalls, first_hour};
 
 /// Rows and sums.
 #[derive(Debug, Default)]
@@ -19,6 +19,11 @@ impl Book {
             *self.hours.entry((row.hour(), row.group.clone())).or_default() += LedgerSums::of(&row);
             place.insert(row);
         }
+    }
+
+    /// Enters calls that passed through.
+    pub(super) fn add(&mut self, calls: PassedCalls) {
+        *self.hours.entry((calls.hour, calls.group)).or_default() += calls.sums;
     }
 
     /// The rows of a request.

@@ -13,7 +13,7 @@ use crate::domain::lane::Fingerprint;
 use crate::domain::pricing::Price;
 use crate::domain::usage::Usage;
 use crate::store::ledger::{
-    Dimension, Group, LedgerReport, LedgerRow, LedgerSums, ObservedSums, PassedCall, first_hour,
+    Dimension, Group, LedgerReport, LedgerRow, LedgerSums, ObservedSums, PassedCalls, first_hour,
 };
 use crate::store::sqlite::expire::remember_sequence;
 use crate::store::sqlite::rows::bytes16;
@@ -36,7 +36,7 @@ impl Entries {
             .connection
             .prepare_cached(
                 "INSERT INTO ledger (request, place, at, grp, input, cached, cache_written, output, reasoning, paid, live, \
-                 wasted, observed, batch) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+                 wasted, observed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0) \
                  ON CONFLICT DO NOTHING",
             )?
             .execute(params![
@@ -52,8 +52,6 @@ impl Entries {
                 row.price.map(|price| price.paid_nanos),
                 row.price.map(|price| price.live_nanos),
                 row.wasted,
-                row.observed,
-                row.batch_nanos,
             ])?;
         if entered == 1 {
             *self.sums.entry((row.hour(), group)).or_default() += LedgerSums::of(row);
@@ -105,10 +103,11 @@ impl Entries {
 }
 
 /// Enters calls that passed through.
-pub(super) fn record_calls(session: &Session<'_>, calls: &[PassedCall]) -> rusqlite::Result<()> {
+pub(super) fn record_calls(session: &Session<'_>, calls: &[PassedCalls]) -> rusqlite::Result<()> {
     let mut entries = Entries::default();
-    for call in calls {
-        entries.enter(session, &LedgerRow::of_call(call))?;
+    for PassedCalls { hour, group, sums } in calls {
+        let group = entries.group_number(session.connection, group)?;
+        *entries.sums.entry((*hour, group)).or_default() += *sums;
     }
     entries.sum_up(session)
 }
@@ -218,7 +217,7 @@ pub(super) fn report(connection: &Connection, since: Micros, by: Option<Dimensio
 pub(super) fn rows_of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<LedgerRow>> {
     let sql = format!(
         "SELECT l.request, l.place, l.at, l.input, l.cached, l.cache_written, l.output, l.reasoning, l.paid, l.live, \
-         l.wasted, l.observed, l.batch, {GROUP_COLUMNS} FROM ledger l JOIN ledger_groups g ON g.grp = l.grp \
+         l.wasted, {GROUP_COLUMNS} FROM ledger l JOIN ledger_groups g ON g.grp = l.grp \
          WHERE l.request = ?1 ORDER BY l.place"
     );
     connection.prepare_cached(&sql)?.query_map(params![id.sequence()], read_row)?.collect()
@@ -243,12 +242,10 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<LedgerRow> {
         request: row.get(0)?,
         place: row.get(1)?,
         at: Micros(row.get(2)?),
-        group: read_group(row, 13)?,
+        group: read_group(row, 11)?,
         usage,
         price: known(8)?.zip(known(9)?).map(|(paid_nanos, live_nanos)| Price { paid_nanos, live_nanos }),
         wasted: row.get(10)?,
-        observed: row.get(11)?,
-        batch_nanos: known(12)?,
     })
 }
 

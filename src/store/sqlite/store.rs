@@ -9,7 +9,7 @@ use crate::domain::ids::{self, BatchId, CallbackId, RequestId};
 use crate::domain::lane::Fingerprint;
 use crate::store::flights::FlightRecord;
 use crate::store::keys::Keys;
-use crate::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCall};
+use crate::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCalls};
 use crate::store::seal::{Kind, Sealer};
 use crate::store::sqlite::changes::SealedFinish;
 use crate::store::sqlite::{SqliteStore, batches, callbacks, changes, expire, flights, ledger, reads, services};
@@ -176,7 +176,7 @@ impl Store for SqliteStore {
         )
     }
 
-    fn record_calls(&self, calls: Vec<PassedCall>) -> StoreFuture<'_, ()> {
+    fn record_calls(&self, calls: Vec<PassedCalls>) -> StoreFuture<'_, ()> {
         let rows = calls.len();
         Box::pin(
             self.change(rows, rows.saturating_mul(ROW_BYTES), move |session| ledger::record_calls(session, &calls)),
