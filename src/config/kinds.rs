@@ -3,6 +3,8 @@
 //!
 //! A new kind with a known wire is a variant and a row here, and a row there.
 
+use http::header::HeaderName;
+
 use crate::domain::lane::Api;
 
 /// Which API a provider speaks.
@@ -148,12 +150,18 @@ impl ProviderKind {
 
     /// Headers of a caller that go with its batch beside the credential, and so make a lane of their own: they select
     /// another quota and another bill (providers.md, section 1.1), or another behaviour of the API (sections 2.1, 2.6).
-    pub fn lane_headers(self) -> &'static [&'static str] {
+    pub fn lane_headers(self) -> &'static [HeaderName] {
+        static OPENAI: [HeaderName; 2] =
+            [HeaderName::from_static("openai-organization"), HeaderName::from_static("openai-project")];
+        static ANTHROPIC: [HeaderName; 4] = [
+            HeaderName::from_static(ProviderKind::ANTHROPIC_VERSION),
+            HeaderName::from_static("anthropic-beta"),
+            HeaderName::from_static("anthropic-workspace-id"),
+            HeaderName::from_static("anthropic-user-profile-id"),
+        ];
         match self.api() {
-            Api::OpenAi => &["openai-organization", "openai-project"],
-            Api::Anthropic => {
-                &[Self::ANTHROPIC_VERSION, "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id"]
-            }
+            Api::OpenAi => &OPENAI,
+            Api::Anthropic => &ANTHROPIC,
         }
     }
 

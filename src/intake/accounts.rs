@@ -1,8 +1,8 @@
 //! Fingerprints of upstream credentials that were seen lately, so that a live call costs no HMAC.
 //!
-//! Invariant: no credential is kept, only what a keyed hash of 128 bits, with keys of this process, makes of it. What is
-//! found here names the payer in the ledger of live calls and nothing else: who may see what is decided by
-//! `caller`'s own fingerprints, anew for each call.
+//! Invariant: no credential is kept, only what a hash of 64 bits, keyed by this process, makes of it. What is found here
+//! names the payer in the ledger of live calls and nothing else: who may see what is decided by `caller`'s own
+//! fingerprints, anew for each call.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -23,14 +23,14 @@ const MOST: usize = 1_024;
 /// What was seen.
 #[derive(Debug, Default)]
 pub(crate) struct SeenAccounts {
-    hashers: [RandomState; 2],
-    seen: Mutex<HashMap<[u64; 2], Fingerprint>>,
+    hasher: RandomState,
+    seen: Mutex<HashMap<u64, Fingerprint>>,
 }
 
 impl SeenAccounts {
     /// The same as [`caller::account_fingerprint`] says.
     pub(crate) fn fingerprint(&self, store: &dyn Store, provider: &ProviderConfig, headers: &HeaderMap) -> Fingerprint {
-        let key = self.hashers.each_ref().map(|hasher| hash_of(hasher, provider, headers));
+        let key = hash_of(&self.hasher, provider, headers);
         if let Some(known) = self.seen.lock().get(&key) {
             return *known;
         }
@@ -53,7 +53,7 @@ fn hash_of(hasher: &RandomState, provider: &ProviderConfig, headers: &HeaderMap)
         None => CREDENTIAL_HEADERS.iter().for_each(|name| hash_values(&mut hash, headers, name)),
     }
     for name in provider.kind.lane_headers() {
-        hash_values(&mut hash, headers, &HeaderName::from_static(name));
+        hash_values(&mut hash, headers, name);
     }
     hash.finish()
 }

@@ -126,8 +126,8 @@ pub(crate) fn account_fingerprint(store: &dyn Store, provider: &ProviderConfig, 
 
 /// The headers beside the credential that decide who pays, and by which version of the API.
 fn lane_headers(provider: &ProviderConfig, headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, Vec<u8>)> {
-    let names = provider.kind.lane_headers().iter().map(|name| HeaderName::from_static(name));
-    names.filter_map(|name| joined(headers, &name).map(|value| (name, value)))
+    let names = provider.kind.lane_headers().iter();
+    names.filter_map(|name| joined(headers, name).map(|value| (name.clone(), value)))
 }
 
 /// The key itself, whichever header it came in.

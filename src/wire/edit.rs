@@ -4,28 +4,7 @@
 //! `:batch` suffix must not reach the provider. Fields are cut out or replaced by their byte ranges; numbers,
 //! order, spacing and unknown fields survive. The input must be a JSON object that [`super::peek`] has checked.
 
-use std::borrow::Cow;
-use std::ops::Range;
-
-/// A member of the outermost object.
-#[derive(Debug)]
-struct Member {
-    /// Without its quotes, escapes as written.
-    key: Range<usize>,
-    value: Range<usize>,
-}
-
-impl Member {
-    /// Whether this is the member `name`, however its key is written: `"str\u0065am"` is `stream`, too.
-    fn is(&self, body: &[u8], name: &str) -> bool {
-        let key = body.get(self.key.clone()).unwrap_or_default();
-        if memchr::memchr(b'\\', key).is_none() {
-            return key == name.as_bytes();
-        }
-        let quoted = body.get(self.key.start.saturating_sub(1)..=self.key.end).unwrap_or_default();
-        serde_json::from_slice::<Cow<'_, str>>(quoted).is_ok_and(|key| key == name)
-    }
-}
+use crate::wire::members::{members, skip_space};
 
 /// The body as a batch line holds it: without `removed` members, with `model` in place of the old one if given, on one line.
 pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec<u8> {
@@ -93,82 +72,6 @@ fn push_on_one_line(out: &mut Vec<u8>, bytes: &[u8]) {
         out.extend(bytes.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
     } else {
         out.extend_from_slice(bytes);
-    }
-}
-
-/// The members in order, as far as the body can be read.
-fn members(body: &[u8]) -> impl Iterator<Item = Member> + '_ {
-    let mut next = Some(skip_space(body, 0) + 1);
-    std::iter::from_fn(move || {
-        let key_start = skip_space(body, next.take()?);
-        if body.get(key_start) != Some(&b'"') {
-            return None;
-        }
-        let key_end = skip_string(body, key_start);
-        let colon = skip_space(body, key_end);
-        if body.get(colon) != Some(&b':') {
-            return None;
-        }
-        let value_start = skip_space(body, colon + 1);
-        let value_end = skip_value(body, value_start);
-        let comma = skip_space(body, value_end);
-        next = (body.get(comma) == Some(&b',')).then_some(comma + 1);
-        Some(Member { key: key_start + 1..key_end.saturating_sub(1), value: value_start..value_end })
-    })
-}
-
-fn skip_space(body: &[u8], mut at: usize) -> usize {
-    while matches!(body.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-        at += 1;
-    }
-    at
-}
-
-/// From an opening quote to just behind the closing one.
-fn skip_string(body: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while let Some(found) = body.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if body.get(at) == Some(&b'"') {
-            return at + 1;
-        }
-        at += 2;
-    }
-    body.len()
-}
-
-fn skip_value(body: &[u8], start: usize) -> usize {
-    match body.get(start) {
-        Some(b'"') => skip_string(body, start),
-        Some(b'{' | b'[') => {
-            let mut depth = 0_usize;
-            let mut at = start;
-            while let Some(byte) = body.get(at) {
-                match byte {
-                    b'"' => {
-                        at = skip_string(body, at);
-                        continue;
-                    }
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' => {
-                        depth -= 1;
-                        if depth == 0 {
-                            return at + 1;
-                        }
-                    }
-                    _ => {}
-                }
-                at += 1;
-            }
-            body.len()
-        }
-        _ => {
-            let mut at = start;
-            while body.get(at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r')) {
-                at += 1;
-            }
-            at
-        }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod api_error;
 pub mod batch;
 pub mod edit;
 pub mod line;
+mod members;
 pub mod openai;
 pub mod peek;
 pub mod replay;

@@ -1,17 +1,13 @@
 //! Reads what an answer consumed from a body of chat/completions, completions, responses, embeddings, or from one
 //! event of their streams (providers.md, section 1.13).
 //!
-//! Lenient: a missing or strange count is zero, an answer without any count has no usage. Reads borrowed and never
-//! looks into the choices. Called where results are collected and where live streams are metered.
+//! Lenient: a missing or strange count is zero, an answer without any count has no usage. Walks over the choices without
+//! looking into them. Called where results are collected and where live streams are metered.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::domain::usage::Usage;
+use crate::wire::members::members;
 
 /// What the ledger needs to know of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,15 +24,13 @@ pub struct Consumption {
 
 /// Reads a finished body or the data of one stream event. What cannot be read counts as absent.
 pub fn consumption(body: &[u8]) -> Consumption {
-    let Some(outer) = std::str::from_utf8(body).ok().and_then(object::<Outer<'_>>) else {
-        return Consumption::default();
-    };
+    let outer = Outer::of(body);
     // The events of a Responses stream carry the whole response object.
-    let nested = outer.response.and_then(|raw| object::<Outer<'_>>(raw.get()));
-    let outer = nested.unwrap_or(outer);
+    let outer = outer.response.filter(|response| is_object(response)).map_or(outer, Outer::of);
+    let usage_json = outer.usage.and_then(|raw| std::str::from_utf8(raw).ok()).filter(|json| *json != "null");
     Consumption {
-        usage: outer.usage.and_then(|raw| usage(raw.get())),
-        usage_json: outer.usage.map(|raw| raw.get().to_owned()).filter(|json| json != "null"),
+        usage: usage_json.and_then(usage),
+        usage_json: usage_json.map(str::to_owned),
         service_tier: outer.service_tier.and_then(text),
         model: outer.model.and_then(text),
     }
@@ -65,121 +59,75 @@ pub(in crate::wire) fn last_member<T>(tail: &[u8], name: &str, read: impl Fn(&st
 
 /// Reads a `usage` object in the spelling of either API.
 pub fn usage(json: &str) -> Option<Usage> {
-    let counts: Counts = object(json)?;
-    if counts.input.is_none() && counts.output.is_none() {
+    let json = json.as_bytes();
+    let (mut input, mut output) = (None, None);
+    let mut usage = Usage::default();
+    for (name, value) in named(json) {
+        match name {
+            b"prompt_tokens" | b"input_tokens" => input = count(value),
+            b"completion_tokens" | b"output_tokens" => output = count(value),
+            b"prompt_tokens_details" | b"input_tokens_details" => {
+                usage.cached = detail(value, b"cached_tokens");
+                usage.cache_written = detail(value, b"cache_write_tokens");
+            }
+            b"completion_tokens_details" | b"output_tokens_details" => {
+                usage.reasoning = detail(value, b"reasoning_tokens");
+            }
+            _ => {}
+        }
+    }
+    if input.is_none() && output.is_none() {
         return None;
     }
-    let input_details = counts.input_details.unwrap_or_default();
-    Some(Usage {
-        input: counts.input.unwrap_or(0),
-        cached: input_details.cached.unwrap_or(0),
-        cache_written: input_details.cache_written.unwrap_or(0),
-        cache_written_1h: 0,
-        output: counts.output.unwrap_or(0),
-        reasoning: counts.output_details.and_then(|details| details.reasoning).unwrap_or(0),
-    })
+    Some(Usage { input: input.unwrap_or(0), output: output.unwrap_or(0), ..usage })
 }
 
-#[derive(Deserialize)]
+/// The members of an answer that are looked at, as written.
+#[derive(Clone, Copy, Default)]
 struct Outer<'a> {
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    service_tier: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    response: Option<&'a RawValue>,
+    usage: Option<&'a [u8]>,
+    service_tier: Option<&'a [u8]>,
+    model: Option<&'a [u8]>,
+    response: Option<&'a [u8]>,
 }
 
-#[derive(Deserialize)]
-struct Counts {
-    #[serde(alias = "prompt_tokens", rename = "input_tokens", default, deserialize_with = "count")]
-    input: Option<u64>,
-    #[serde(alias = "completion_tokens", rename = "output_tokens", default, deserialize_with = "count")]
-    output: Option<u64>,
-    #[serde(alias = "prompt_tokens_details", rename = "input_tokens_details", default, deserialize_with = "details")]
-    input_details: Option<Details>,
-    #[serde(
-        alias = "completion_tokens_details",
-        rename = "output_tokens_details",
-        default,
-        deserialize_with = "details"
-    )]
-    output_details: Option<Details>,
+impl<'a> Outer<'a> {
+    fn of(body: &'a [u8]) -> Self {
+        let mut outer = Self::default();
+        for (name, value) in named(body) {
+            match name {
+                b"usage" => outer.usage = Some(value),
+                b"service_tier" => outer.service_tier = Some(value),
+                b"model" => outer.model = Some(value),
+                b"response" => outer.response = Some(value),
+                _ => {}
+            }
+        }
+        outer
+    }
 }
 
-#[derive(Deserialize, Default)]
-struct Details {
-    #[serde(rename = "cached_tokens", default, deserialize_with = "count")]
-    cached: Option<u64>,
-    #[serde(rename = "cache_write_tokens", default, deserialize_with = "count")]
-    cache_written: Option<u64>,
-    #[serde(rename = "reasoning_tokens", default, deserialize_with = "count")]
-    reasoning: Option<u64>,
+/// The members of an object with their names; none where it is something else. An array's elements are no fields.
+fn named(json: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let json = if is_object(json) { json } else { &[] };
+    members(json).filter_map(|member| Some((json.get(member.key)?, json.get(member.value)?)))
 }
 
-fn text(raw: &RawValue) -> Option<String> {
-    serde_json::from_str::<Option<Cow<'_, str>>>(raw.get()).ok()?.map(Cow::into_owned)
+fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().starts_with(b"{")
 }
 
-fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    deserializer.deserialize_any(Count)
+fn text(raw: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Option<String>>(raw).ok()?
 }
 
 /// A whole number; anything else counts as absent.
-struct Count;
-
-impl<'de> Visitor<'de> for Count {
-    type Value = Option<u64>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_u64<E>(self, count: u64) -> Result<Self::Value, E> {
-        Ok(Some(count))
-    }
-
-    fn visit_i64<E>(self, _negative: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _broken: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_bool<E>(self, _value: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, _text: &str) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
+fn count(raw: &[u8]) -> Option<u64> {
+    std::str::from_utf8(raw).ok()?.parse().ok()
 }
 
-fn details<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Details>, D::Error> {
-    let raw: &RawValue = Deserialize::deserialize(deserializer)?;
-    Ok(object(raw.get()))
-}
-
-/// A JSON object as `T`. Derived readers would take an array's elements for fields, too: that would be a guess.
-fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    json.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(json).ok()).flatten()
+fn detail(details: &[u8], name: &[u8]) -> u64 {
+    named(details).find(|(found, _)| *found == name).and_then(|(_, value)| count(value)).unwrap_or(0)
 }
 
 #[cfg(test)]
