@@ -9,7 +9,7 @@ use crate::config::CallbacksConfig;
 use crate::domain::clock::Micros;
 use crate::domain::service::Service;
 use crate::upstream::callback::Target;
-use crate::upstream::headers::{PREFER, is_own};
+use crate::upstream::headers::{IDEMPOTENCY_KEY, PREFER, is_own};
 use crate::wire::api_error::ApiError;
 
 /// The wishes of one call.
@@ -45,6 +45,12 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 const MAX_TAG: usize = 64;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
+const DEFER: HeaderName = HeaderName::from_static("x-nightbus-defer");
+const DEADLINE: HeaderName = HeaderName::from_static("x-nightbus-deadline");
+const FALLBACK: HeaderName = HeaderName::from_static("x-nightbus-fallback");
+const TAG: HeaderName = HeaderName::from_static("x-nightbus-tag");
+const FLIGHT: HeaderName = HeaderName::from_static("x-nightbus-flight");
+const CALLBACK: HeaderName = HeaderName::from_static("x-nightbus-callback");
 /// How often an SDK has sent a call before.
 pub(crate) const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
 
@@ -55,16 +61,16 @@ pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> 
         // Most live calls: nothing has to be looked for by name.
         return Ok(Marks { respond_async, wait, attempt: attempt(headers), ..Marks::default() });
     }
-    let no_flight = match single(headers, "x-nightbus-flight")? {
+    let no_flight = match single(headers, &FLIGHT)? {
         None | Some("on") => false,
         Some("off") => true,
-        Some(_) => return Err(bad("x-nightbus-flight", "use \"off\"")),
+        Some(_) => return Err(bad(&FLIGHT, "use \"off\"")),
     };
     Ok(Marks {
-        defer: single(headers, "x-nightbus-defer")?.map(boolean).transpose()?,
-        deadline_at: single(headers, "x-nightbus-deadline")?.map(|value| deadline(value, now)).transpose()?,
-        fallback: single(headers, "x-nightbus-fallback")?.map(fallback).transpose()?,
-        tag: single(headers, "x-nightbus-tag")?.map(tag).transpose()?,
+        defer: single(headers, &DEFER)?.map(boolean).transpose()?,
+        deadline_at: single(headers, &DEADLINE)?.map(|value| deadline(value, now)).transpose()?,
+        fallback: single(headers, &FALLBACK)?.map(fallback).transpose()?,
+        tag: single(headers, &TAG)?.map(tag).transpose()?,
         no_flight,
         respond_async,
         wait,
@@ -74,27 +80,26 @@ pub(crate) fn read(headers: &HeaderMap, now: Micros) -> Result<Marks, ApiError> 
 
 /// What concerns deferred calls only; on live calls `Idempotency-Key` belongs to the provider. The key, unquoted.
 pub(crate) fn of_deferred(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    single(headers, "idempotency-key")?.map(idempotency_key).transpose()
+    single(headers, &IDEMPOTENCY_KEY)?.map(idempotency_key).transpose()
 }
 
 /// `x-nightbus-callback`: the URL that is called when the request has ended, as far as it can be checked now.
 pub(crate) fn callback(headers: &HeaderMap, policy: &CallbacksConfig) -> Result<Option<String>, ApiError> {
-    const NAME: &str = "x-nightbus-callback";
-    let Some(url) = single(headers, NAME)? else { return Ok(None) };
+    let Some(url) = single(headers, &CALLBACK)? else { return Ok(None) };
     if policy.signer.is_none() {
         let message = "callbacks need a secret that signs them: set callbacks.secret_env in proxy.toml, or fetch the \
                        result from result_url";
-        return Err(bad(NAME, message));
+        return Err(bad(&CALLBACK, message));
     }
-    Target::new(url, policy).map_err(|error| bad(NAME, error))?;
+    Target::new(url, policy).map_err(|error| bad(&CALLBACK, error))?;
     Ok(Some(url.to_owned()))
 }
 
-fn bad(header: &str, what: impl std::fmt::Display) -> ApiError {
-    ApiError::invalid_request(format!("{header}: {what}")).about(header)
+fn bad(header: &HeaderName, what: impl std::fmt::Display) -> ApiError {
+    ApiError::invalid_request(format!("{header}: {what}")).about(header.as_str())
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -107,21 +112,21 @@ fn boolean(value: &str) -> Result<bool, ApiError> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),
-        _ => Err(bad("x-nightbus-defer", format!("{value:?} is neither true nor false"))),
+        _ => Err(bad(&DEFER, format!("{value:?} is neither true nor false"))),
     }
 }
 
 /// A duration from now, or an RFC 3339 time.
 fn deadline(value: &str, now: Micros) -> Result<Micros, ApiError> {
-    const NAME: &str = "x-nightbus-deadline";
     let at = if let Ok(time) = value.parse::<jiff::Timestamp>() {
         Micros(time.as_microsecond())
     } else {
-        let duration = crate::config::parse_duration(value)
-            .ok_or_else(|| bad(NAME, format!("{value:?} is neither a duration such as 90m nor an RFC 3339 time")))?;
+        let duration = crate::config::parse_duration(value).ok_or_else(|| {
+            bad(&DEADLINE, format!("{value:?} is neither a duration such as 90m nor an RFC 3339 time"))
+        })?;
         now.plus(duration)
     };
-    if at <= now { Err(bad(NAME, format!("{value:?} is in the past"))) } else { Ok(at) }
+    if at <= now { Err(bad(&DEADLINE, format!("{value:?} is in the past"))) } else { Ok(at) }
 }
 
 fn fallback(value: &str) -> Result<Vec<Service>, ApiError> {
@@ -133,7 +138,7 @@ fn fallback(value: &str) -> Result<Vec<Service>, ApiError> {
         .map(|name| match name.trim().parse() {
             Ok(service @ (Service::Flex | Service::Sync)) => Ok(service),
             Ok(Service::Batch) | Err(_) => {
-                Err(bad("x-nightbus-fallback", format!("{name:?}: use flex, sync, both in the order to try, or none")))
+                Err(bad(&FALLBACK, format!("{name:?}: use flex, sync, both in the order to try, or none")))
             }
         })
         .collect()
@@ -142,7 +147,7 @@ fn fallback(value: &str) -> Result<Vec<Service>, ApiError> {
 fn tag(value: &str) -> Result<String, ApiError> {
     let fits = (1..=MAX_TAG).contains(&value.len())
         && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    if fits { Ok(value.to_owned()) } else { Err(bad("x-nightbus-tag", "1 to 64 of A-Z a-z 0-9 . _ -")) }
+    if fits { Ok(value.to_owned()) } else { Err(bad(&TAG, "1 to 64 of A-Z a-z 0-9 . _ -")) }
 }
 
 /// A structured-field string (quoted) or a bare value: both forms are in use (providers.md, section 7).
@@ -151,7 +156,7 @@ fn idempotency_key(value: &str) -> Result<String, ApiError> {
     if (1..=MAX_IDEMPOTENCY_KEY).contains(&bare.len()) {
         Ok(bare.to_owned())
     } else {
-        Err(bad("idempotency-key", format!("1 to {MAX_IDEMPOTENCY_KEY} characters")))
+        Err(bad(&IDEMPOTENCY_KEY, format!("1 to {MAX_IDEMPOTENCY_KEY} characters")))
     }
 }
 

@@ -24,7 +24,8 @@ pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static(ProviderKind::ANTHROPIC_VERSION);
 /// RFC 7240: how the caller wants to be answered.
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// draft-ietf-httpapi-idempotency-key-header: names a call, so that its repetition is known.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 static HOP_BY_HOP: [HeaderName; 6] =
     [TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, PROXY_AUTHENTICATE];

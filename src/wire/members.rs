@@ -16,14 +16,21 @@ pub(in crate::wire) struct Member {
 }
 
 impl Member {
+    /// The name, escapes undone.
+    pub(in crate::wire) fn name<'a>(&self, body: &'a [u8]) -> Cow<'a, str> {
+        let key = body.get(self.key.clone()).unwrap_or_default();
+        match std::str::from_utf8(key) {
+            Ok(plain) if memchr::memchr(b'\\', key).is_none() => Cow::Borrowed(plain),
+            _ => {
+                let quoted = body.get(self.key.start.saturating_sub(1)..=self.key.end).unwrap_or_default();
+                serde_json::from_slice(quoted).map(Cow::Owned).unwrap_or_default()
+            }
+        }
+    }
+
     /// Whether this is the member `name`, however its key is written: `"str\u0065am"` is `stream`, too.
     pub(in crate::wire) fn is(&self, body: &[u8], name: &str) -> bool {
-        let key = body.get(self.key.clone()).unwrap_or_default();
-        if memchr::memchr(b'\\', key).is_none() {
-            return key == name.as_bytes();
-        }
-        let quoted = body.get(self.key.start.saturating_sub(1)..=self.key.end).unwrap_or_default();
-        serde_json::from_slice::<Cow<'_, str>>(quoted).is_ok_and(|key| key == name)
+        self.name(body) == name
     }
 }
 
@@ -45,6 +52,19 @@ pub(in crate::wire) fn members(body: &[u8]) -> impl Iterator<Item = Member> + '_
         let comma = skip_space(body, value_end);
         next = (body.get(comma) == Some(&b',')).then_some(comma + 1);
         Some(Member { key: key_start + 1..key_end.saturating_sub(1), value: value_start..value_end })
+    })
+}
+
+/// The items of an array, as written, as far as it can be read; none of anything else.
+pub(in crate::wire) fn items(array: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let start = skip_space(array, 0);
+    let mut next = (array.get(start) == Some(&b'[')).then_some(start + 1);
+    std::iter::from_fn(move || {
+        let start = skip_space(array, next.take()?);
+        let end = skip_value(array, start);
+        let comma = skip_space(array, end);
+        next = (array.get(comma) == Some(&b',')).then_some(comma + 1);
+        array.get(start..end).filter(|item| !item.is_empty())
     })
 }
 
@@ -96,10 +116,45 @@ fn skip_value(body: &[u8], start: usize) -> usize {
         }
         _ => {
             let mut at = start;
-            while body.get(at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r')) {
+            while body.get(at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')) {
                 at += 1;
             }
             at
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(object: &str) -> Vec<(String, String)> {
+        let of = |range: Range<usize>| object[range].to_owned();
+        members(object.as_bytes())
+            .map(|member| (member.name(object.as_bytes()).into_owned(), of(member.value)))
+            .collect()
+    }
+
+    #[test]
+    fn members_are_found_as_written() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            read(r#" { "a" : [1,{"b":"]}"}] , "c\u0064\"":"x\\" ,"e":-1.5e3} "#),
+            [pair("a", r#"[1,{"b":"]}"}]"#), pair("cd\"", r#""x\\""#), pair("e", "-1.5e3")]
+        );
+        for nothing in ["", "{}", "{", "[1]", "7", r#"{"a""#] {
+            assert_eq!(read(nothing), [], "{nothing}");
+        }
+    }
+
+    #[test]
+    fn items_are_found_as_written() {
+        let read = |array: &'static str| -> Vec<&str> {
+            items(array.as_bytes()).map(|item| std::str::from_utf8(item).unwrap()).collect()
+        };
+        assert_eq!(read(r#" [ {"a":[1,2]} ,"x,]", [ ] ,null ] "#), [r#"{"a":[1,2]}"#, r#""x,]""#, "[ ]", "null"]);
+        for nothing in ["", "[]", "[ ]", "{}", "7", "null"] {
+            assert!(read(nothing).is_empty(), "{nothing}");
         }
     }
 }

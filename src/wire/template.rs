@@ -6,12 +6,9 @@
 //! stands in the lane, without `:batch`. Used by `intake::defer` when a call is accepted.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::domain::lane::Endpoint;
+use crate::wire::members::{items, members};
 
 /// What a body says of its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,26 +38,15 @@ const OWN: [&str; 13] = [
 /// The most output tokens, under its names (providers.md, sections 1.13 and 2.2).
 const MOST_OUTPUT: [&str; 3] = ["max_completion_tokens", "max_output_tokens", "max_tokens"];
 
-#[derive(Deserialize)]
-struct Spoken<'a> {
-    #[serde(borrow, default)]
-    role: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct StoredPrompt<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    version: Option<&'a RawValue>,
-}
-
 /// Reads the template of a body that [`super::peek`] has checked.
 pub fn template(endpoint: Endpoint, body: &[u8]) -> Template {
-    let Ok(members) = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(body) else {
-        return Template::default();
-    };
-    let most_output = MOST_OUTPUT.iter().find_map(|name| members.get(*name)?.get().parse().ok());
+    let mut members: Vec<(Cow<'_, str>, &[u8])> =
+        members(body).filter_map(|member| Some((member.name(body), body.get(member.value)?))).collect();
+    // In any order of the body; of a name that comes twice both count.
+    members.sort_by(|one, other| one.0.cmp(&other.0));
+    let named = |name: &str| members.iter().find(|member| member.0 == name).map(|member| member.1);
+    let number = |raw: &[u8]| std::str::from_utf8(raw).ok()?.parse().ok();
+    let most_output = MOST_OUTPUT.iter().find_map(|name| named(name).and_then(number));
     let content = match endpoint {
         Endpoint::ChatCompletions | Endpoint::Messages => "messages",
         Endpoint::Responses => "input",
@@ -72,37 +58,33 @@ pub fn template(endpoint: Endpoint, body: &[u8]) -> Template {
     for (name, value) in &members {
         let name: &str = name;
         if name == content {
-            instructions(value).into_iter().for_each(|text| push(&mut identity, name, text));
+            instructions(value).for_each(|text| push(&mut identity, name, text));
         } else if name == "prompt" {
             // Its variables are the call's own.
-            if let Ok(prompt) = serde_json::from_str::<StoredPrompt<'_>>(value.get()) {
-                [prompt.id, prompt.version]
-                    .into_iter()
-                    .flatten()
-                    .for_each(|part| push(&mut identity, name, part.get()));
+            for part in ["id", "version"].iter().filter_map(|part| member_of(value, part)) {
+                push(&mut identity, name, part);
             }
         } else if !OWN.contains(&name) {
-            push(&mut identity, name, value.get());
+            push(&mut identity, name, value);
         }
     }
     Template { identity: Some(identity), most_output }
 }
 
 /// The messages of a list that are not the user's or the model's.
-fn instructions(messages: &RawValue) -> Vec<&str> {
-    let items: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
-    let instructs = |item: &&RawValue| {
-        serde_json::from_str::<Spoken<'_>>(item.get())
-            .is_ok_and(|spoken| matches!(&*spoken.role, "system" | "developer"))
-    };
-    items.into_iter().filter(instructs).map(RawValue::get).collect()
+fn instructions(messages: &[u8]) -> impl Iterator<Item = &[u8]> {
+    items(messages).filter(|item| matches!(member_of(item, "role"), Some(b"\"system\"" | b"\"developer\"")))
+}
+
+fn member_of<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    members(object).find(|member| member.is(object, name)).and_then(|member| object.get(member.value))
 }
 
 /// Parts are told apart by their lengths: no content can look like another one's boundary.
-fn push(identity: &mut Vec<u8>, name: &str, value: &str) {
-    for part in [name, value] {
+fn push(identity: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), value] {
         identity.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-        identity.extend_from_slice(part.as_bytes());
+        identity.extend_from_slice(part);
     }
 }
 
