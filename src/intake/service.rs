@@ -182,7 +182,10 @@ impl Intake {
         let caller = caller::identify(&desk.config, request.headers())?;
         let marks = marks::read(request.headers(), desk.engine.clock().now())?;
         let hold = &desk.config.hold;
-        let client = Client::of(request.headers(), request.version(), info.interim.as_ref(), hold);
+        let client = Client {
+            carrier: info.carrier.clone(),
+            ..Client::of(request.headers(), request.version(), info.interim.as_ref(), hold)
+        };
         match place {
             Route::Api { provider, rest, batch } => {
                 let name = self.provider_name(provider, rest, request.headers());
