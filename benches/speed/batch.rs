@@ -17,7 +17,7 @@ use crate::provider::Provider;
 use crate::row::{Goal, Row, shown};
 
 const ASYNC: &str = "user-agent: bench\r\nx-nightbus-defer: true\r\nprefer: respond-async\r\n";
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// One batch of everything that comes within a few seconds; looked at each second.
 pub(crate) const SETTINGS: [(&str, &str); 3] =
     [("NIGHTBUS_BATCHING__IDLE", "4s"), ("NIGHTBUS_BATCHING__MAX_AGE", "10m"), ("NIGHTBUS_BATCHING__POLL", "1s")];
@@ -32,7 +32,7 @@ pub(crate) async fn answers(plan: &Plan) -> Outcome<Vec<Row>> {
     let held = Held::open(nightbus.address, COUNT, &deferred(PYTHON)).await?;
     until_submitted(&provider, COUNT).await?;
     provider.release();
-    let broken = tokio::time::timeout(PATIENCE, held.answered()).await??.broken;
+    let broken = held.answered(PATIENCE).await?.broken;
     let end = Instant::now();
     let seen = provider.completed_seen().ok_or("completed was never asked for")?;
     let (batches, _) = provider.batches();
@@ -61,7 +61,7 @@ pub(crate) async fn harvest(plan: &Plan) -> Outcome<Vec<Row>> {
     nightbus.forget_peak()?;
     let before = nightbus.resident_kib()?;
     provider.release();
-    let (broken, durable) = tokio::join!(held.answered(), all_durable(&nightbus));
+    let (broken, durable) = tokio::join!(held.answered(PATIENCE), all_durable(&nightbus));
     let (broken, durable) = (broken?.broken, durable?);
     let answered = Instant::now();
     let seen = provider.completed_seen().ok_or("completed was never asked for")?;

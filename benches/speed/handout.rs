@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::Plan;
 use crate::bare_peer;
-use crate::batch::{SETTINGS, until_submitted};
+use crate::batch::{PATIENCE, SETTINGS, until_submitted};
 use crate::bodies::Bodies;
 use crate::held::{PYTHON, deferred};
 use crate::http::post;
@@ -49,17 +49,24 @@ pub(crate) async fn handout(plan: &Plan) -> Outcome<Vec<Row>> {
         }
         growth.push(grown);
     }
+    let count = plan.at_most(COUNT);
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
     let least = growth.iter().copied().fold(f64::INFINITY, f64::min);
     Ok(vec![
         Row::new(
             "handout",
-            "18,000 answers handed out, first to last, x a bare hyper server",
+            format!("{count} answers handed out, first to last, x a bare hyper server"),
             (Goal::AtMost(2.0), ""),
             median(&ratios),
             format!("{} and {} s; reading and storing them included", shown(median(&ours)), shown(median(&theirs))),
         ),
-        Row::new("handout", "18,000 answers handed out: not answered 200", (Goal::None, ""), float(broken), ""),
+        Row::new(
+            "handout",
+            format!("{count} answers handed out: not answered 200"),
+            (Goal::None, ""),
+            float(broken),
+            "",
+        ),
         Row::new(
             "handout",
             "pass-through p99 meanwhile, x before, least of the rounds",
@@ -72,17 +79,18 @@ pub(crate) async fn handout(plan: &Plan) -> Outcome<Vec<Row>> {
 
 async fn bare(plan: &Plan) -> Outcome<Answered> {
     let peer = plan.tools.bare_peer(ANSWER_BYTES)?;
-    let held = Held::open(peer.address, COUNT, &deferred(PYTHON)).await?;
+    let held = Held::open(peer.address, plan.at_most(COUNT), &deferred(PYTHON)).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     bare_peer::release(peer.address).await?;
-    held.answered().await
+    held.answered(PATIENCE).await
 }
 
 async fn nightbus(plan: &Plan) -> Outcome<Round> {
     let provider = Provider::start(ANSWER_BYTES)?;
     let nightbus = plan.tools.nightbus(provider.address, &SETTINGS)?;
-    let held = Held::open(nightbus.address, COUNT, &deferred(PYTHON)).await?;
-    until_submitted(&provider, COUNT).await?;
+    let count = plan.at_most(COUNT);
+    let held = Held::open(nightbus.address, count, &deferred(PYTHON)).await?;
+    until_submitted(&provider, count).await?;
     let others = Arc::new(Bodies::new(1_024, |body| post("/v1/chat/completions", "user-agent: bench\r\n", body)));
     let address = nightbus.address;
     let watch = || {
@@ -92,7 +100,7 @@ async fn nightbus(plan: &Plan) -> Outcome<Round> {
     let quiet = watch().await??;
     let busy = watch();
     provider.release();
-    let answered = held.answered().await?;
+    let answered = held.answered(PATIENCE).await?;
     let begun = provider.completed_seen().ok_or("completed was never asked for")?;
     let during = |at: Instant| at >= begun && at <= answered.last;
     let busy: Vec<f64> = busy.await??.into_iter().filter(|(at, _)| during(*at)).map(|(_, time)| time).collect();

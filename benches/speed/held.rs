@@ -57,6 +57,7 @@ pub(crate) async fn memory(plan: &Plan) -> Outcome<Vec<Row>> {
         let nightbus = plan.tools.nightbus(provider.address, settings)?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let idle = nightbus.resident_kib()?;
+        let count = plan.at_most(count);
         let held = Held::open(nightbus.address, count, &deferred(headers)).await?;
         until_status(nightbus.admin, "/held_connections", count, PATIENCE).await?;
         tokio::time::sleep(Duration::from_secs(6)).await;
@@ -75,7 +76,7 @@ pub(crate) async fn memory(plan: &Plan) -> Outcome<Vec<Row>> {
                 "held",
                 format!("CPU while {count} are held, {what}"),
                 (Goal::AtMost(most), "% of a core"),
-                share_of_core(plan, &nightbus).await?,
+                share_of_core(plan, std::slice::from_ref(&nightbus)).await?,
                 format!("over {} s", plan.watch.as_secs()),
             ));
         }
@@ -85,13 +86,15 @@ pub(crate) async fn memory(plan: &Plan) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// Per cent of a core that is used while nothing happens.
-pub(crate) async fn share_of_core(plan: &Plan, nightbus: &Server) -> Outcome<f64> {
-    // Past `hold.commit_after`, so that heartbeats are in it for those who get them.
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let (before, begun) = (nightbus.cpu()?, Instant::now());
+/// Per cent of a core that these servers use together while nothing happens.
+pub(crate) async fn share_of_core(plan: &Plan, servers: &[Server]) -> Outcome<f64> {
+    // Past `hold.commit_after`, so that no heads are in it, but the heartbeats of those who get them: of each as many as
+    // `plan.watch` has intervals.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let used = || servers.iter().map(Server::cpu).sum::<Outcome<f64>>();
+    let (before, begun) = (used()?, Instant::now());
     tokio::time::sleep(plan.watch).await;
-    Ok((nightbus.cpu()? - before) / begun.elapsed().as_secs_f64() * 100.0)
+    Ok((used()? - before) / begun.elapsed().as_secs_f64() * 100.0)
 }
 
 /// 10,000 connections at once, each with one call that nightbus itself answers, without its store: it is connections

@@ -223,15 +223,13 @@ impl Held {
         Ok(Self { waiting })
     }
 
-    /// Waits for all answers.
-    pub(crate) async fn answered(mut self) -> Outcome<Answered> {
-        let (mut broken, mut times) = (0, Vec::new());
-        while let Some(answered) = self.waiting.join_next().await {
-            match answered? {
-                Some(at) => times.push(at),
-                None => broken += 1,
-            }
+    /// Waits for all answers; who has none by the end of `patience` counts as broken.
+    pub(crate) async fn answered(mut self, patience: Duration) -> Outcome<Answered> {
+        let (mut times, until, all) = (Vec::new(), Instant::now() + patience, self.waiting.len());
+        while let Ok(Some(answered)) = tokio::time::timeout_at(until, self.waiting.join_next()).await {
+            times.extend(answered?);
         }
+        let broken = all - times.len();
         let now = Instant::now();
         let (first, last) = (times.iter().min().copied(), times.iter().max().copied());
         Ok(Answered { broken, first: first.unwrap_or(now), last: last.unwrap_or(now) })

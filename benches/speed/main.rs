@@ -1,6 +1,8 @@
 //! The table of speed and memory: `scripts/bench` builds what is measured and runs this program.
 //!
-//! `speed [--only ROW] [--json] [--quick] --nightbus PATH [--nginx PATH] [--scratch DIR]`
+//! `speed [--only ROW] [--json] [--quick] [--most N] --nightbus PATH [--nginx PATH] [--scratch DIR]`
+//!
+//! `--most` tries the rows of held calls out with fewer of them: a figure that carries a smaller count in its name.
 //!
 //! Servers under test are pinned to one core; this program, with generator, origin and provider in it, is pinned to
 //! the other. Peers take turns within one run, and a ratio is the median of the rounds' ratios.
@@ -22,6 +24,7 @@ mod outcome;
 mod process;
 mod provider;
 mod row;
+mod spread;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,21 +42,31 @@ pub(crate) struct Plan {
     rounds: usize,
     /// One turn.
     round: Duration,
-    /// For CPU at rest.
+    /// For CPU at rest: a whole number of `hold.heartbeat` (15 s), else a connection's share of signs of life is chance.
     watch: Duration,
     /// For growth of memory.
     many_calls: usize,
+    /// Of held calls, instead of as many as a row wants.
+    most: usize,
     only: Option<String>,
     json: bool,
 }
 
-const ROWS: [&str; 13] = [
+impl Plan {
+    /// How many calls to hold, of the number that a row wants.
+    pub(crate) fn at_most(&self, wanted: usize) -> usize {
+        self.most.min(wanted)
+    }
+}
+
+const ROWS: [&str; 14] = [
     "passthrough",
     "added",
     "stream",
     "memory",
     "held",
     "http2",
+    "spread",
     "connections",
     "intake",
     "slow-sync",
@@ -75,8 +88,14 @@ fn main() -> Outcome<ExitCode> {
     {
         bare_peer::run(bytes.parse()?)?;
     }
-    let plan = plan(&arguments)?;
     rlimit::increase_nofile_limit(u64::MAX)?;
+    if let [name, address, count] = arguments.as_slice()
+        && name == "callers"
+    {
+        spread::run(address.parse()?, count.parse()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = plan(&arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let rows = runtime.block_on(run(&plan))?;
     if plan.json {
@@ -92,8 +111,9 @@ fn plan(arguments: &[String]) -> Outcome<Plan> {
         tools: Tools { nightbus: PathBuf::new(), nginx: "nginx".into(), scratch: "target/bench".into() },
         rounds: 5,
         round: Duration::from_secs(4),
-        watch: Duration::from_secs(20),
+        watch: Duration::from_secs(30),
         many_calls: 1_000_000,
+        most: usize::MAX,
         only: None,
         json: false,
     };
@@ -106,9 +126,10 @@ fn plan(arguments: &[String]) -> Outcome<Plan> {
             "--quick" => {
                 plan.rounds = 2;
                 plan.round = Duration::from_secs(2);
-                plan.watch = Duration::from_secs(10);
+                plan.watch = Duration::from_secs(15);
                 plan.many_calls = 300_000;
             }
+            "--most" => plan.most = value()?.parse()?,
             "--nightbus" => plan.tools.nightbus = value()?.into(),
             "--nginx" => plan.tools.nginx = value()?.into(),
             "--scratch" => plan.tools.scratch = value()?.into(),
@@ -142,6 +163,7 @@ async fn run(plan: &Plan) -> Outcome<Vec<Row>> {
             "memory" => live::memory(plan).await,
             "held" => held::memory(plan).await,
             "http2" => http2::streams(plan).await,
+            "spread" => spread::spread(plan).await,
             "connections" => held::connections(plan).await,
             "intake" => intake::throughput(plan).await,
             "slow-sync" => intake::slow_sync(plan).await,

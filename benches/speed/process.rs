@@ -52,16 +52,26 @@ impl Tools {
 
     /// nightbus with `upstream` as its provider and `settings` in its environment, on an empty data directory.
     pub(crate) fn nightbus(&self, upstream: SocketAddr, settings: &[(&str, &str)]) -> Outcome<Server> {
-        self.nightbus_on(SERVER_CORE, upstream, settings)
+        self.nightbus_on(SERVER_CORE, "nightbus", upstream, settings)
+    }
+
+    /// One of several that run at the same time, each under a name of its own.
+    pub(crate) fn nightbus_named(
+        &self,
+        name: &str,
+        upstream: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Outcome<Server> {
+        self.nightbus_on(SERVER_CORE, name, upstream, settings)
     }
 
     /// The same on all cores, for rows without a peer: reading, sealing and syncing are meant to overlap.
     pub(crate) fn nightbus_unpinned(&self, upstream: SocketAddr, settings: &[(&str, &str)]) -> Outcome<Server> {
-        self.nightbus_on(ALL_CORES, upstream, settings)
+        self.nightbus_on(ALL_CORES, "nightbus", upstream, settings)
     }
 
-    fn nightbus_on(&self, cores: &str, upstream: SocketAddr, settings: &[(&str, &str)]) -> Outcome<Server> {
-        let dir = self.fresh("nightbus")?;
+    fn nightbus_on(&self, cores: &str, name: &str, upstream: SocketAddr, settings: &[(&str, &str)]) -> Outcome<Server> {
+        let dir = self.fresh(name)?;
         let mut command = pinned(cores, &self.nightbus);
         command.arg("serve").current_dir(&dir).env_clear();
         command

@@ -5,11 +5,18 @@
 //! on HTTP/1.1 before it polls what it serves, on HTTP/2 just after (that looks at its stream). So a call that was
 //! polled twice since the question is there as far as the system knew when it was asked, and one that had been left
 //! is dropped instead. Nothing is timed, and a call that nobody asks after pays a lock that nobody else takes.
-//! Owned by `engine::orphans`.
+//!
+//! On HTTP/2 a call has a task of its own, which hears of a reset when the connection's task has read it. There the
+//! question goes to the [`Carrier`] first, which hands it on when it has read all that had arrived.
+//!
+//! What nobody can know: a client that sends the new call before it takes back the old one has, at that moment, two
+//! calls on the line, and they stay two requests.
+//! Lines are owned by `engine::orphans`, carriers by `intake::carried`.
 
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 
@@ -29,8 +36,31 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct Doorbell(Weak<Mutex<State>>);
 
+/// An HTTP/2 connection, which carries many calls. Clones are the same connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Carrier {
+    /// Whether `asked` holds anything; spares every other read the lock.
+    has_asked: Arc<AtomicBool>,
+    reading: Arc<Mutex<Reading>>,
+}
+
+#[derive(Debug, Default)]
+struct Reading {
+    /// The task that reads; none: it has not begun, or has ended.
+    task: Option<Waker>,
+    asked: Vec<Question>,
+}
+
+/// A question on its way to its line.
+#[derive(Debug)]
+pub(crate) struct Question {
+    line: Weak<Mutex<State>>,
+    asker: oneshot::Sender<()>,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    carrier: Option<Carrier>,
     /// The task that holds the call; none: it is still being accepted.
     task: Option<Waker>,
     asked: Vec<oneshot::Sender<()>>,
@@ -41,6 +71,11 @@ struct State {
 impl Line {
     pub(crate) fn doorbell(&self) -> Doorbell {
         Doorbell(Arc::downgrade(&self.state))
+    }
+
+    /// The call came on an HTTP/2 connection. To be called before it is held.
+    pub(crate) fn set_carrier(&self, carrier: Option<Carrier>) {
+        self.state.lock().carrier = carrier;
     }
 
     /// To be called whenever what holds the call is polled.
@@ -81,14 +116,77 @@ impl Doorbell {
 
     /// Asks; none: it has gone, or came so lately that it is still being accepted.
     pub(crate) fn ring(&self) -> Option<Present> {
-        let state = self.0.upgrade()?;
-        let mut state = state.lock();
-        let task = state.task.clone()?;
-        let (asker, present) = oneshot::channel();
-        state.asked.push(asker);
+        let line = self.0.upgrade()?;
+        let state = line.lock();
+        state.task.as_ref()?;
+        let carrier = state.carrier.clone();
         drop(state);
-        task.wake();
+        let (asker, present) = oneshot::channel();
+        let question = Question { line: Weak::clone(&self.0), asker };
+        match carrier {
+            Some(carrier) => carrier.ask(question),
+            None => question.hand_on(),
+        }
         Some(present)
+    }
+}
+
+impl Carrier {
+    fn ask(&self, question: Question) {
+        let mut reading = self.reading.lock();
+        let Some(task) = reading.task.clone() else {
+            // It reads nothing any more: its calls have been told, and look at their streams.
+            drop(reading);
+            return question.hand_on();
+        };
+        reading.asked.push(question);
+        self.has_asked.store(true, Ordering::Release);
+        drop(reading);
+        task.wake();
+    }
+
+    /// To be called before the connection is read: what is to be handed on if the read finds nothing, and to be put back
+    /// if it finds something.
+    pub(crate) fn before_read(&self, cx: &Context<'_>) -> Vec<Question> {
+        let mut reading = self.reading.lock();
+        if !reading.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            reading.task = Some(cx.waker().clone());
+        }
+        if !self.has_asked.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        mem::take(&mut reading.asked)
+    }
+
+    /// There was something to read: there may be more.
+    pub(crate) fn put_back(&self, questions: Vec<Question>) {
+        if !questions.is_empty() {
+            self.reading.lock().asked.extend(questions);
+            self.has_asked.store(true, Ordering::Release);
+        }
+    }
+
+    /// Nothing is read any more.
+    pub(crate) fn ended(&self) {
+        let mut reading = self.reading.lock();
+        reading.task = None;
+        let asked = mem::take(&mut reading.asked);
+        drop(reading);
+        asked.into_iter().for_each(Question::hand_on);
+    }
+}
+
+impl Question {
+    /// To the task that holds the call. One that has ended is known to have gone: the asker is dropped.
+    pub(crate) fn hand_on(self) {
+        let Some(line) = self.line.upgrade() else { return };
+        let mut state = line.lock();
+        state.asked.push(self.asker);
+        let task = state.task.clone();
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 }
 
@@ -127,5 +225,43 @@ mod tests {
         let present = bell.ring().unwrap();
         drop(line);
         assert!(present.await.is_err() && !bell.works() && bell.ring().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_call_on_http_2_is_asked_when_its_connection_has_read_what_had_arrived() {
+        let (line, carrier) = (Line::default(), Carrier::default());
+        line.set_carrier(Some(carrier.clone()));
+        let cx = Context::from_waker(Waker::noop());
+        assert!(carrier.before_read(&cx).is_empty());
+        line.turn(&cx);
+        let mut present = line.doorbell().ring().unwrap();
+        line.turn(&cx);
+        line.turn(&cx);
+        assert!(poll!(&mut present).is_pending(), "its connection has not read");
+        let asked = carrier.before_read(&cx);
+        carrier.put_back(asked);
+        line.turn(&cx);
+        line.turn(&cx);
+        assert!(poll!(&mut present).is_pending(), "there was something to read");
+        carrier.before_read(&cx).into_iter().for_each(Question::hand_on);
+        line.turn(&cx);
+        assert!(poll!(&mut present).is_pending());
+        line.turn(&cx);
+        assert_eq!(poll!(&mut present), Poll::Ready(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_of_a_connection_that_ends_goes_to_its_calls() {
+        let (line, carrier) = (Line::default(), Carrier::default());
+        line.set_carrier(Some(carrier.clone()));
+        let cx = Context::from_waker(Waker::noop());
+        assert!(carrier.before_read(&cx).is_empty());
+        line.turn(&cx);
+        let mut before = line.doorbell().ring().unwrap();
+        carrier.ended();
+        let mut after = line.doorbell().ring().unwrap();
+        line.turn(&cx);
+        line.turn(&cx);
+        assert_eq!((poll!(&mut before), poll!(&mut after)), (Poll::Ready(Ok(())), Poll::Ready(Ok(()))));
     }
 }

@@ -22,7 +22,7 @@ mod flight;
 mod input_file;
 pub mod keys;
 mod learned;
-mod line;
+pub(crate) mod line;
 mod lines;
 mod live;
 pub mod object;

@@ -7,6 +7,7 @@ use http::header::{ACCEPT_ENCODING, CONNECTION, HeaderName, USER_AGENT};
 use http::{HeaderMap, Version};
 
 use crate::config::HoldConfig;
+use crate::engine::line::Carrier;
 use crate::intake::interim::InterimSender;
 use crate::intake::marks::RETRY_COUNT;
 
@@ -27,6 +28,8 @@ pub(crate) struct Client {
     pub(crate) chunked: bool,
     /// Tells when what was written is with the socket; none on HTTP/2.
     pub(crate) connection: Option<InterimSender>,
+    /// The HTTP/2 connection; none on HTTP/1.
+    pub(crate) carrier: Option<Carrier>,
 }
 
 /// User agents that read past any number of interim responses (measured; providers.md, section 6.2).
@@ -45,7 +48,7 @@ const TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-timeout");
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Client {
-    /// Reads the request's head.
+    /// Reads the request's head. What carries it is left open.
     pub(crate) fn of(
         headers: &HeaderMap,
         version: Version,
@@ -80,6 +83,7 @@ impl Client {
             bearable: announced.map(|timeout| timeout / 2),
             chunked: version >= Version::HTTP_11,
             connection: interim.cloned(),
+            carrier: None,
         }
     }
 }

@@ -23,6 +23,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::body::Body;
 use crate::domain::lane::Api;
+use crate::engine::line::Carrier;
+use crate::intake::carried::CarriedIo;
 use crate::intake::interim;
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::respond::error_response;
@@ -39,6 +41,12 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_BUFFER: usize = 64 * 1024;
 /// Calls that one HTTP/2 connection may hold.
 const MAX_STREAMS: u32 = 20_000;
+/// What an HTTP/2 client may send ahead on all streams together. While it is used up, every stream that waits for more
+/// sends what little it gets, and h2 ends the connection (`ENHANCE_YOUR_CALM`, `too_many_data_frames`) when unread
+/// frames of less than 256 bytes add up to half of it: thousands of calls sent at once must stay below that. What one
+/// stream may send ahead is still a mebibyte, hyper's own.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const _: () = assert!(CONNECTION_WINDOW / 2 > MAX_STREAMS * 256, "a small frame of each stream");
 /// Finds dead HTTP/2 clients whose calls are held.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
@@ -62,6 +70,7 @@ impl Protocols {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(MAX_BUFFER)
             .keep_alive_interval(PING_EVERY)
             .auto_date_header(false);
@@ -150,6 +159,9 @@ where
     async fn http2<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {
         let Self { service, info, protocols, tasks, grace } = self;
         let stop = tasks.stop_token().clone();
+        let carrier = Carrier::default();
+        let io = CarriedIo::new(io, carrier.clone());
+        let info = ConnectionInfo { carrier: Some(carrier), ..info };
         let service = service_fn(move |request: Request<Incoming>| contained(service(request, info.clone()), ()));
         let mut connection = std::pin::pin!(protocols.http2.serve_connection(TokioIo::new(io), service));
         let ended = tokio::select! {

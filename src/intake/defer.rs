@@ -376,7 +376,10 @@ impl Accepted {
                 drop(pending);
                 let waiting = Box::pin(wait(desk, asked, waiter, marks, client));
                 match &attachment {
-                    Some(attachment) => attachment.line().hold(waiting).await,
+                    Some(attachment) => {
+                        attachment.line().set_carrier(client.carrier.clone());
+                        attachment.line().hold(waiting).await
+                    }
                     None => waiting.await,
                 }
             }

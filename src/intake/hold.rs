@@ -3,7 +3,7 @@
 //! A failure is never told as a success: before the `200` is out it comes with its true status, after that the
 //! body breaks off unfinished, and an event stream ends with the API's own error event.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,6 +77,20 @@ pub(crate) enum Told {
     Stopping(Response<Body>),
 }
 
+/// When a sign of life is due that shall come `after` this moment at the latest. All connections share their moments, 50 ms
+/// apart: a thousand timers of their own would wake the process a thousand times a second, which costs more than the
+/// signs themselves.
+fn due(after: Duration) -> Instant {
+    const APART: Duration = Duration::from_millis(50);
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let (first, due) = (*FIRST, Instant::now() + after);
+    if after < 20 * APART {
+        return due;
+    }
+    let beyond = due.saturating_duration_since(first).as_nanos() % APART.as_nanos();
+    due - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
+}
+
 /// Holds until the end of the request.
 pub(crate) async fn until_answered(mut held: Held, client: &Client) -> Told {
     if let Some(endpoint) = held.asked.stream() {
@@ -87,7 +101,7 @@ pub(crate) async fn until_answered(mut held: Held, client: &Client) -> Told {
     }
     if let Some((interim, cadence)) = &client.interim {
         loop {
-            match tokio::time::timeout(*cadence, held.answer()).await {
+            match tokio::time::timeout_at(due(*cadence), held.answer()).await {
                 Ok(answer) => return truthful(&held, answer.as_deref()).await,
                 Err(_elapsed) => {
                     interim.send();
@@ -100,7 +114,7 @@ pub(crate) async fn until_answered(mut held: Held, client: &Client) -> Told {
         let answer = held.answer().await;
         return truthful(&held, answer.as_deref()).await;
     }
-    match tokio::time::timeout(client.commit_after, held.answer()).await {
+    match tokio::time::timeout_at(due(client.commit_after), held.answer()).await {
         Ok(answer) => truthful(&held, answer.as_deref()).await,
         Err(_elapsed) => {
             let state = held.state().await;
@@ -115,7 +129,7 @@ pub(crate) async fn for_at_most(mut held: Held, wait: Duration, client: &Client)
     let bearable = client.interim.is_some().then_some(wait).or(client.bearable).unwrap_or(wait);
     let until = Instant::now() + wait.min(bearable);
     loop {
-        let turn = client.interim.as_ref().map_or(until, |(_, cadence)| until.min(Instant::now() + *cadence));
+        let turn = client.interim.as_ref().map_or(until, |(_, cadence)| until.min(due(*cadence)));
         match tokio::time::timeout_at(turn, held.answer()).await {
             Ok(answer) => return Ok(truthful(&held, answer.as_deref()).await),
             Err(_elapsed) if Instant::now() >= until => return Err(held),
@@ -151,7 +165,7 @@ fn committed(held: Held, heartbeat: Duration, state: RequestState) -> Response<B
     let id = held.asked.id;
     let body = stream::try_unfold(Some(held), move |state| async move {
         let Some(mut held) = state else { return Ok(None) };
-        let frame = match tokio::time::timeout(heartbeat, held.answer()).await {
+        let frame = match tokio::time::timeout_at(due(heartbeat), held.answer()).await {
             Err(_elapsed) => return Ok(Some((Frame::data(Bytes::from_static(b"\n")), Some(held)))),
             Ok(answer) => answer
                 .filter(|answer| answer::is_success(answer))
@@ -229,26 +243,56 @@ async fn next_event(
     loop {
         stage = match stage {
             Stage::Waiting(held, 0) => return Ok(Some((signs.frame(0), Stage::Waiting(held, 1)))),
-            Stage::Waiting(mut held, number) => match tokio::time::timeout(signs.heartbeat, held.answer()).await {
-                Err(_elapsed) => {
-                    return Ok(Some((signs.frame(number), Stage::Waiting(held, number.saturating_add(1)))));
-                }
-                Ok(None) => return Err(BoxError::from("the process stops")),
-                Ok(Some(answer)) if answer::is_success(&answer) => {
-                    match answer::replayed(&held.asked, endpoint, &answer) {
-                        Ok(replay) => Stage::Telling(replay),
-                        Err(error) => return Err(BoxError::from(error.message)),
+            Stage::Waiting(mut held, number) => {
+                match tokio::time::timeout_at(due(signs.heartbeat), held.answer()).await {
+                    Err(_elapsed) => {
+                        return Ok(Some((signs.frame(number), Stage::Waiting(held, number.saturating_add(1)))));
+                    }
+                    Ok(None) => return Err(BoxError::from("the process stops")),
+                    Ok(Some(answer)) if answer::is_success(&answer) => {
+                        match answer::replayed(&held.asked, endpoint, &answer) {
+                            Ok(replay) => Stage::Telling(replay),
+                            Err(error) => return Err(BoxError::from(error.message)),
+                        }
+                    }
+                    Ok(Some(answer)) => {
+                        let event = answer::failure_event(&held.asked, endpoint, &answer);
+                        return Ok(Some((Frame::data(event), Stage::Over)));
                     }
                 }
-                Ok(Some(answer)) => {
-                    let event = answer::failure_event(&held.asked, endpoint, &answer);
-                    return Ok(Some((Frame::data(event), Stage::Over)));
-                }
-            },
+            }
             Stage::Telling(mut replay) => {
                 return Ok(replay.next().map(|event| (Frame::data(event), Stage::Telling(replay))));
             }
             Stage::Over => return Ok(None),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn signs_of_life_share_their_moments_and_are_never_late() {
+        let heartbeat = Duration::from_secs(15);
+        let mut moments = Vec::new();
+        for _ in 0..1_000 {
+            let (now, due) = (Instant::now(), due(heartbeat));
+            assert!(due <= now + heartbeat && due + Duration::from_millis(50) > now + heartbeat);
+            moments.push(due);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        moments.dedup();
+        assert!(moments.len() <= 21, "{}", moments.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_wait_is_as_long_as_it_was_asked_for() {
+        due(Duration::from_secs(1));
+        tokio::time::advance(Duration::from_millis(7)).await;
+        for after in [Duration::ZERO, Duration::from_millis(300)] {
+            assert_eq!(due(after), Instant::now() + after);
+        }
     }
 }

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::body::Body;
+use crate::engine::line::Carrier;
 use crate::intake::connection::{ConnectionContext, Protocols};
 use crate::intake::interim::InterimSender;
 use crate::tasks::Tasks;
@@ -37,6 +38,8 @@ pub struct ConnectionInfo {
     pub encrypted: bool,
     /// Sends `102 Processing` for this call; none on HTTP/1.0 and HTTP/2.
     pub interim: Option<InterimSender>,
+    /// The HTTP/2 connection; none on HTTP/1.
+    pub(crate) carrier: Option<Carrier>,
 }
 
 /// A bound socket that serves when told to.
@@ -96,8 +99,13 @@ impl Listener {
                     continue;
                 }
             };
-            let info =
-                ConnectionInfo { peer, local: local_of(&stream, self.local), encrypted: tls.is_some(), interim: None };
+            let info = ConnectionInfo {
+                peer,
+                local: local_of(&stream, self.local),
+                encrypted: tls.is_some(),
+                interim: None,
+                carrier: None,
+            };
             let context = ConnectionContext {
                 service: service.clone(),
                 info,

@@ -8,6 +8,7 @@ mod answer;
 mod attach;
 mod call_body;
 mod caller;
+mod carried;
 mod classify;
 mod client;
 mod connection;

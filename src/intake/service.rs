@@ -253,7 +253,8 @@ impl Intake {
 
     /// Who waits, for calls that may wait.
     fn client_of(&self, headers: &HeaderMap, version: Version, connection: &ConnectionInfo) -> Client {
-        Client::of(headers, version, connection.interim.as_ref(), &self.desk.config.hold)
+        let client = Client::of(headers, version, connection.interim.as_ref(), &self.desk.config.hold);
+        Client { carrier: connection.carrier.clone(), ..client }
     }
 
     fn is_capable(&self, call: &ApiCall<'_>, endpoint: Endpoint) -> bool {

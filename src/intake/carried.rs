@@ -1,0 +1,73 @@
+//! The IO of an HTTP/2 connection, which knows when all that had arrived is read: then a stream that its client has reset
+//! is known to be, and a question after a call on it can be answered (`engine::line`).
+//!
+//! h2 asks for more bytes only when it has acted on every frame that it has. So when a read finds nothing, each frame
+//! that had arrived before has taken effect. Used by `intake::connection`.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::engine::line::{Carrier, Question};
+
+/// Wraps the IO of one connection.
+#[derive(Debug)]
+pub(super) struct CarriedIo<T> {
+    io: T,
+    carrier: Carrier,
+}
+
+impl<T> CarriedIo<T> {
+    pub(super) const fn new(io: T, carrier: Carrier) -> Self {
+        Self { io, carrier }
+    }
+}
+
+impl<T> Drop for CarriedIo<T> {
+    fn drop(&mut self) {
+        self.carrier.ended();
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for CarriedIo<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Taken before the read: what is asked meanwhile may be about bytes that this read does not find yet.
+        let asked = self.carrier.before_read(cx);
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        // A task that has used up its turn is told that there is nothing, although there may be; it is woken again.
+        if read.is_pending() && tokio::task::coop::has_budget_remaining() {
+            asked.into_iter().for_each(Question::hand_on);
+        } else {
+            self.carrier.put_back(asked);
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for CarriedIo<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
