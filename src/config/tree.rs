@@ -167,12 +167,18 @@ impl Tree {
         Some(amount)
     }
 
-    /// A duration; every one has a default.
+    /// A duration that has a default.
     pub(super) fn duration(&self, path: &KeyPath) -> Duration {
         match self.read(path) {
             Some(Value::Duration(duration)) => duration,
             _ => Duration::ZERO,
         }
+    }
+
+    /// A duration without a default.
+    pub(super) fn given_duration(&self, path: &KeyPath) -> Option<Duration> {
+        let Value::Duration(duration) = self.read(path)? else { return None };
+        Some(duration)
     }
 
     /// A text.
