@@ -168,7 +168,7 @@ fn max_live_calls(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option
     let most = tree.small(&key)?;
     let told = tree.texts(&path.child("endpoints")).is_some_and(|endpoints| !endpoints.is_empty());
     if told || !matches!(kind.batch_wire(), BatchWire::None { .. }) {
-        tree.mistake(&key, "is for providers without batches, and this one has some: leave it out");
+        tree.mistake(&key, "is for kinds without batches, and this provider has some: leave it out");
     }
     Some(most)
 }
@@ -195,7 +195,8 @@ fn base_url(tree: &mut Tree, provider: &KeyPath, name: &str) -> Uri {
     let built_in = built_in_url(kind, name);
     let stand_in = Uri::from_static(built_in.unwrap_or("https://api.openai.com/v1"));
     let Some(text) = tree.text(&path) else {
-        if built_in.is_none() {
+        // Of a kind that is not known its own mistake is enough.
+        if built_in.is_none() && !tree.is_broken(&provider.child("kind")) {
             tree.missing(&path, "is required: the URL where the provider's API begins, with its /v1");
         }
         return stand_in;

@@ -72,6 +72,11 @@ impl Tree {
         self.values.contains_key(path) || self.broken.contains(path)
     }
 
+    /// Whether a layer gave this value wrongly.
+    pub(super) fn is_broken(&self, path: &KeyPath) -> bool {
+        self.broken.contains(path)
+    }
+
     /// Of two keys that exclude each other, the one that counts: that of the later layer. Both in one layer is a
     /// mistake.
     pub(super) fn either(&mut self, a: &KeyPath, b: &KeyPath) -> Option<KeyPath> {
