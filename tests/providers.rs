@@ -6,11 +6,10 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::string_slice,
     clippy::unwrap_used,
     reason = "the helpers of tests may fail a test"
 )]
-#![allow(dead_code, reason = "the harness is shared with other suites")]
+#![expect(dead_code, reason = "the harness is shared with other suites")]
 
 #[path = "common/mod.rs"]
 mod common;
