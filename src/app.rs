@@ -24,8 +24,10 @@ use crate::upstream::anthropic::AnthropicProvider;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::mistral::MistralProvider;
 use crate::upstream::openai::OpenAiProvider;
 use crate::upstream::provider::BatchProvider;
+use crate::upstream::together::TogetherProvider;
 
 /// A running nightbus.
 pub struct App {
@@ -208,6 +210,8 @@ fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dy
         let capability = Capability::of(provider, &config.batching);
         match provider.kind.batch_wire() {
             BatchWire::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
+            BatchWire::Mistral => Arc::new(MistralProvider::new(client.clone(), &provider.base_url, capability)),
+            BatchWire::Together => Arc::new(TogetherProvider::new(client.clone(), &provider.base_url, capability)),
             // One without batches is asked for live calls alone.
             BatchWire::OpenAi | BatchWire::None { .. } => {
                 let version = provider.api_version.as_deref();

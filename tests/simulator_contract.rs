@@ -12,6 +12,8 @@
 mod batches;
 #[path = "simulator_contract/client.rs"]
 mod client;
+#[path = "simulator_contract/dialects.rs"]
+mod dialects;
 #[path = "simulator_contract/faults.rs"]
 mod faults;
 #[path = "simulator_contract/files.rs"]

@@ -129,6 +129,8 @@ async fn upstream(config: &Config, provider: &ProviderConfig) -> anyhow::Result<
     findings.push(key_works(&answer, &usual));
     let list = match provider.kind.batch_wire() {
         BatchWire::OpenAi => "/batches?limit=1",
+        BatchWire::Together => "/batches",
+        BatchWire::Mistral => "/batch/jobs?page_size=1",
         BatchWire::Anthropic => "/messages/batches?limit=1",
         BatchWire::None { .. } => {
             let what = "none that nightbus speaks: marked calls go live, at the full price".to_owned();

@@ -24,9 +24,9 @@ pub enum ProviderKind {
     Doubleword,
     /// Google's Gemini through its compatible endpoint, which has no file routes.
     Gemini,
-    /// Mistral, whose batch jobs are of another shape.
+    /// Mistral.
     Mistral,
-    /// Together, whose batch jobs are of another shape.
+    /// Together.
     Together,
     /// xAI, whose batches have no status.
     Xai,
@@ -45,6 +45,10 @@ pub enum BatchWire {
     OpenAi,
     /// Anthropic's Message Batches.
     Anthropic,
+    /// Mistral's batch jobs over OpenAI's files.
+    Mistral,
+    /// Together's batches over its own upload.
+    Together,
     /// None that nightbus speaks: deferrable calls go live.
     None {
         /// `endpoints` in proxy.toml say that this server has OpenAI's batches after all.
@@ -108,8 +112,8 @@ const ROWS: [Row; 13] = [
     ),
     row(ProviderKind::Doubleword, "doubleword", Some("https://api.doubleword.ai/v1"), BatchWire::OpenAi),
     row(ProviderKind::Gemini, "gemini", Some("https://generativelanguage.googleapis.com/v1beta/openai"), OTHER_WIRE),
-    row(ProviderKind::Mistral, "mistral", Some("https://api.mistral.ai/v1"), OTHER_WIRE),
-    row(ProviderKind::Together, "together", Some("https://api.together.ai/v1"), OTHER_WIRE),
+    row(ProviderKind::Mistral, "mistral", Some("https://api.mistral.ai/v1"), BatchWire::Mistral),
+    row(ProviderKind::Together, "together", Some("https://api.together.ai/v1"), BatchWire::Together),
     row(ProviderKind::Xai, "xai", Some("https://api.x.ai/v1"), OTHER_WIRE),
     row(ProviderKind::OpenRouter, "openrouter", Some("https://openrouter.ai/api/v1"), OTHER_WIRE),
     row(ProviderKind::Vllm, "vllm", None, NO_BATCHES),
@@ -138,6 +142,11 @@ impl ProviderKind {
         "vllm",
         "openai-compatible",
     ];
+
+    /// All kinds, in the order in which they are documented.
+    pub fn all() -> Vec<Self> {
+        ROWS.iter().map(|row| row.kind).collect()
+    }
 
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
@@ -183,6 +192,22 @@ impl ProviderKind {
     /// How a key of nightbus's own is sent.
     pub fn key_header(self) -> KeyHeader {
         self.row().key
+    }
+
+    /// Whether its batches can be given another time than a day.
+    pub fn has_windows(self) -> bool {
+        match self {
+            Self::Groq | Self::DashScope | Self::Doubleword | Self::Mistral | Self::Vllm | Self::OpenAiCompatible => {
+                true
+            }
+            Self::OpenAi
+            | Self::Anthropic
+            | Self::Azure
+            | Self::Gemini
+            | Self::Together
+            | Self::Xai
+            | Self::OpenRouter => false,
+        }
     }
 
     /// Whose batches it has.

@@ -107,12 +107,15 @@ fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &s
         name: name.to_owned(),
         kind,
         api_version: api_version(tree, path, kind),
+        completion_window: completion_window(tree, path, kind),
+        min_poll: tree.given_duration(&path.child("min_poll")),
         base_url: base_url(tree, path, name),
         api_key: from_environment(tree, environment, &path.child("api_key_env")),
         max_requests: tree.small(&path.child("max_requests")),
         max_bytes: tree.integer(&path.child("max_bytes")),
         in_flight_tokens: tree.integer(&path.child("in_flight_tokens")),
         batches_per_hour: tree.small(&path.child("batches_per_hour")),
+        max_live_calls: max_live_calls(tree, path, kind),
         endpoints: tree.texts(&path.child("endpoints")),
     }
 }
@@ -159,13 +162,41 @@ fn api_version(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option<St
     Some(version)
 }
 
+/// A limit of live calls is for those without batches.
+fn max_live_calls(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option<u32> {
+    let key = path.child("max_live_calls");
+    let most = tree.small(&key)?;
+    let told = tree.texts(&path.child("endpoints")).is_some_and(|endpoints| !endpoints.is_empty());
+    if told || !matches!(kind.batch_wire(), BatchWire::None { .. }) {
+        tree.mistake(&key, "is for kinds without batches, and this provider has some: leave it out");
+    }
+    Some(most)
+}
+
+/// Longer windows are for those that have them (providers.md, sections 4.5, 4.6, 4.11 and 4.13), or may.
+fn completion_window(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option<String> {
+    let key = path.child("completion_window");
+    let window = tree.text(&key)?;
+    let number = window
+        .strip_suffix(['h', 'd'])
+        .filter(|number| number.len() <= 4)
+        .and_then(|number| number.parse::<u32>().ok());
+    if !number.is_some_and(|number| number > 0) {
+        tree.mistake(&key, "expected hours or days, such as \"24h\" or \"7d\"");
+    } else if window != "24h" && !kind.has_windows() {
+        tree.mistake(&key, format!("kind \"{}\" knows \"24h\" alone", kind.as_str()));
+    }
+    Some(window)
+}
+
 fn base_url(tree: &mut Tree, provider: &KeyPath, name: &str) -> Uri {
     let path = provider.child("base_url");
     let kind = kind_of(tree, provider, name);
     let built_in = built_in_url(kind, name);
     let stand_in = Uri::from_static(built_in.unwrap_or("https://api.openai.com/v1"));
     let Some(text) = tree.text(&path) else {
-        if built_in.is_none() {
+        // Of a kind that is not known its own mistake is enough.
+        if built_in.is_none() && !tree.is_broken(&provider.child("kind")) {
             tree.missing(&path, "is required: the URL where the provider's API begins, with its /v1");
         }
         return stand_in;

@@ -98,10 +98,17 @@ impl Lines {
         if let Some(version) = &provider.api_version {
             self.text(&key("api_version"), version);
         }
+        if let Some(window) = &provider.completion_window {
+            self.text(&key("completion_window"), window);
+        }
+        if let Some(pause) = provider.min_poll {
+            self.duration(&key("min_poll"), pause);
+        }
         self.optional(&key("max_requests"), provider.max_requests);
         self.optional(&key("max_bytes"), provider.max_bytes);
         self.optional(&key("in_flight_tokens"), provider.in_flight_tokens);
         self.optional(&key("batches_per_hour"), provider.batches_per_hour);
+        self.optional(&key("max_live_calls"), provider.max_live_calls);
         if let Some(endpoints) = &provider.endpoints {
             self.texts(&key("endpoints"), endpoints);
         }

@@ -72,6 +72,11 @@ impl Tree {
         self.values.contains_key(path) || self.broken.contains(path)
     }
 
+    /// Whether a layer gave this value wrongly.
+    pub(super) fn is_broken(&self, path: &KeyPath) -> bool {
+        self.broken.contains(path)
+    }
+
     /// Of two keys that exclude each other, the one that counts: that of the later layer. Both in one layer is a
     /// mistake.
     pub(super) fn either(&mut self, a: &KeyPath, b: &KeyPath) -> Option<KeyPath> {
@@ -167,12 +172,18 @@ impl Tree {
         Some(amount)
     }
 
-    /// A duration; every one has a default.
+    /// A duration that has a default.
     pub(super) fn duration(&self, path: &KeyPath) -> Duration {
         match self.read(path) {
             Some(Value::Duration(duration)) => duration,
             _ => Duration::ZERO,
         }
+    }
+
+    /// A duration without a default.
+    pub(super) fn given_duration(&self, path: &KeyPath) -> Option<Duration> {
+        let Value::Duration(duration) = self.read(path)? else { return None };
+        Some(duration)
     }
 
     /// A text.

@@ -102,6 +102,12 @@ pub struct ProviderConfig {
     pub batches_per_hour: Option<u32>,
     /// `api-version` of every call (Azure OpenAI, providers.md, section 4.1).
     pub api_version: Option<String>,
+    /// How long a batch may take, as the provider writes it; none: the kind's own.
+    pub completion_window: Option<String>,
+    /// The shortest pause between two looks at one batch; none: the kind's own.
+    pub min_poll: Option<Duration>,
+    /// Without batches: how many marked calls run live at a time; none: they go live at once.
+    pub max_live_calls: Option<u32>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
 }

@@ -218,6 +218,10 @@ impl Dispatcher {
     fn stays(&mut self, lane: &Arc<LaneKey>, mut queued: Queued) -> Option<Queued> {
         queued.estimate = self.context.budget.estimate(&self.context, lane, &queued);
         let Some(service) = queued.fallback.first() else { return Some(queued) };
+        if self.context.provider(lane).is_some_and(|provider| provider.capability().live_calls.is_some()) {
+            self.leaving.entry((Arc::clone(lane), service, "provider_has_no_batch")).or_default().push(queued.id);
+            return None;
+        }
         let now = self.context.now();
         let schedule = Schedule::of_class(lane.deadline_class, queued.accepted_at, 1);
         let expected = schedule.and_then(|_| {

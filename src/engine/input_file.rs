@@ -11,7 +11,7 @@ use crate::body::{Body, BoxError};
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::Endpoint;
 use crate::store::SharedStore;
-use crate::wire::line::{frame, push_line};
+use crate::wire::line::{LineForm, Place, frame, push_line};
 
 /// Bodies read from the store at once. Bodies are at most `limits.max_body_bytes` large, so chunks shrink for large ones.
 const CHUNK_LINES: usize = 128;
@@ -20,22 +20,23 @@ const CHUNK_BYTES: u64 = 4 << 20;
 struct Reading {
     store: SharedStore,
     batch: BatchId,
+    form: LineForm,
     endpoint: Endpoint,
     lines: Arc<[RequestId]>,
     at: usize,
     chunk: usize,
 }
 
-/// The lines' bodies, in order, in the form of the endpoint's API. `average_bytes` of a line sizes the chunks.
+/// The lines' bodies, in order, in the provider's form. `average_bytes` of a line sizes the chunks.
 pub(crate) fn stream_lines(
     store: SharedStore,
     batch: BatchId,
-    endpoint: Endpoint,
+    (form, endpoint): (LineForm, Endpoint),
     lines: Arc<[RequestId]>,
     average_bytes: u64,
 ) -> Body {
     let by_bytes = usize::try_from(CHUNK_BYTES / average_bytes.max(1)).unwrap_or(CHUNK_LINES);
-    let reading = Reading { store, batch, endpoint, lines, at: 0, chunk: by_bytes.clamp(1, CHUNK_LINES) };
+    let reading = Reading { store, batch, form, endpoint, lines, at: 0, chunk: by_bytes.clamp(1, CHUNK_LINES) };
     StreamBody::new(stream::try_unfold(reading, next_chunk)).boxed_unsync()
 }
 
@@ -57,7 +58,8 @@ async fn next_chunk(mut reading: Reading) -> Result<Option<(Frame<Bytes>, Readin
         text.extend_from_slice(open);
     }
     for (at, (id, body)) in bodies.iter().enumerate() {
-        push_line(&mut text, reading.batch, *id, reading.endpoint, body, reading.at + at == 0);
+        let place = Place { batch: reading.batch, endpoint: reading.endpoint, first: reading.at + at == 0 };
+        push_line(&mut text, reading.form, place, *id, body);
     }
     reading.at += wanted.len();
     if reading.at == reading.lines.len() {

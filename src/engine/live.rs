@@ -49,20 +49,24 @@ const MANY: usize = 1_024;
 
 type Key = (Arc<str>, Fingerprint, Arc<str>);
 
-/// Places for live calls, by provider, credential and model.
+/// Places for live calls, by provider, credential and model; by provider alone where there are no batches.
 #[derive(Debug, Default)]
 pub(crate) struct LiveRoom {
     places: Mutex<HashMap<Key, Arc<Semaphore>>>,
 }
 
 impl LiveRoom {
-    fn of(&self, lane: &LaneKey) -> Arc<Semaphore> {
-        let key = (Arc::clone(&lane.provider), lane.account, Arc::clone(&lane.model));
+    /// `most`: the provider has no batches, and so many places for everybody together.
+    fn of(&self, lane: &LaneKey, most: Option<usize>) -> Arc<Semaphore> {
+        let key = match most {
+            Some(_) => (Arc::clone(&lane.provider), Fingerprint([0; 16]), Arc::from("")),
+            None => (Arc::clone(&lane.provider), lane.account, Arc::clone(&lane.model)),
+        };
         let mut places = self.places.lock();
         if places.len() >= MANY {
             places.retain(|_, room| Arc::strong_count(room) > 1);
         }
-        Arc::clone(places.entry(key).or_insert_with(|| Arc::new(Semaphore::new(LIVE_CALLS_AT_ONCE))))
+        Arc::clone(places.entry(key).or_insert_with(|| Arc::new(Semaphore::new(most.unwrap_or(LIVE_CALLS_AT_ONCE)))))
     }
 }
 
@@ -78,14 +82,14 @@ impl Drop for InQueue {
 
 /// Answers requests by live calls. `from_queue`: they are counted among the queued ones until they are called.
 pub(crate) fn start(context: &Arc<Context>, lane: &Arc<LaneKey>, ids: Vec<RequestId>, from_queue: bool) {
-    let room = context.live_room.of(lane);
+    let most = context.provider(lane).and_then(|provider| provider.capability().live_calls);
+    let room = context.live_room.of(lane, most);
+    let at_once = most.unwrap_or(LIVE_CALLS_AT_ONCE);
     let shared = Arc::clone(context);
     context.tasks.spawn("live calls", async move {
         let waiting: Vec<_> =
             ids.into_iter().map(|id| (id, from_queue.then(|| InQueue(Arc::clone(&shared))))).collect();
-        stream::iter(waiting)
-            .for_each_concurrent(LIVE_CALLS_AT_ONCE, |(id, place)| supervise(&shared, &room, id, place))
-            .await;
+        stream::iter(waiting).for_each_concurrent(at_once, |(id, place)| supervise(&shared, &room, id, place)).await;
     });
 }
 

@@ -16,6 +16,7 @@ mod collect;
 mod context;
 pub mod deadline;
 mod dispatch;
+mod early;
 mod expire;
 mod fallback;
 mod flight;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::clock::Micros;
-use crate::store::RequestRecord;
+use crate::store::{RequestOptions, RequestRecord};
 
 /// `nightbus.request`: times are Unix seconds or null, money is US dollars or null where the price is unknown.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,9 @@ pub struct RequestObject<'a> {
     expires_at: Option<i64>,
     batch_id: Option<String>,
     service: Option<&'a str>,
+    /// `none` where the provider has no batches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount: Option<&'static str>,
     attempts: u32,
     status_code: Option<u16>,
     error: Option<ErrorObject<'a>>,
@@ -56,6 +59,7 @@ impl<'a> RequestObject<'a> {
             expires_at: seconds(record.finished_at.map(|at| at.plus(retention))),
             batch_id: record.batch_id.map(|id| id.to_string()),
             service: outcome.and_then(|outcome| outcome.service.as_deref()),
+            discount: record.request.options.has(RequestOptions::NO_DISCOUNT).then_some("none"),
             attempts: record.attempts,
             status_code: outcome.map(|outcome| outcome.status_code),
             error: outcome

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::domain::backoff::backoff;
 use crate::engine::context::Context;
+use crate::engine::early::Early;
 use crate::engine::rescue::Rescue;
 use crate::engine::run::{StepError, credentials, retry_turn};
 use crate::engine::submit::record;
@@ -34,7 +35,9 @@ pub(crate) enum Ended {
 
 /// Polls until the batch has ended; fails only when the process stops.
 pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> Result<Ended, StepError> {
-    let most = context.batching.poll;
+    let least = context.provider(&batch.lane).map_or(Duration::ZERO, |provider| provider.capability().min_poll);
+    let most = context.batching.poll.max(least);
+    let mut early = Early::default();
     let mut seen = batch.provider.clone();
     let mut pauses = 0;
     let mut refused_since: Option<Instant> = None;
@@ -50,7 +53,7 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
                 Err(ProviderError::Unreadable { operation: "poll", cause: "the provider is not configured".to_owned() })
             }
         };
-        let mut pause = backoff(pauses, FIRST_PAUSE.min(most), most, fastrand::f64());
+        let mut pause = backoff(pauses, FIRST_PAUSE.min(most), most, fastrand::f64()).max(least);
         match answer {
             Ok(object) => {
                 refused_since = None;
@@ -59,7 +62,9 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
                 if object.status != BatchStatus::Failed && !object.status_text.eq_ignore_ascii_case("validating") {
                     context.suspects.passed(batch.id);
                 }
-                if object.status != BatchStatus::Running {
+                if object.status == BatchStatus::Running {
+                    early.read(context, batch, &object).await?;
+                } else {
                     crate::crash::point("ended-seen");
                     return Ok(Ended::Final(object));
                 }

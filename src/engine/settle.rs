@@ -26,7 +26,7 @@ use crate::store::ledger::Execution;
 use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
 use crate::upstream::provider::ProviderError;
 use crate::wire::batch::BatchFault;
-use crate::wire::line::{LineOutcome, line_length};
+use crate::wire::line::{LineForm, LineOutcome, line_length};
 
 /// Requests are ended and queued again in groups, so that a large batch does not become one large transaction.
 const GROUP: usize = 1_000;
@@ -422,9 +422,11 @@ const NO_ATTEMPT: [&str; 5] = [
 
 /// A stored request as the dispatcher holds it.
 pub(crate) fn queued_of(request: &NewRequest) -> Queued {
+    // For limits: no provider of the API has longer lines.
+    let form = LineForm::of(request.lane.endpoint.api());
     Queued {
         id: request.id,
-        line_bytes: line_length(request.lane.endpoint, u64::from(request.body_len)),
+        line_bytes: line_length(form, request.lane.endpoint, u64::from(request.body_len)),
         inputs: request.options.inputs(),
         caller: request.caller,
         accepted_at: request.created_at,

@@ -20,10 +20,10 @@ use crate::engine::rescue::{self, Rescue};
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal};
 use crate::engine::validation;
-use crate::store::{BatchRecord, BatchUpdate, ProviderBatch};
+use crate::store::{BatchRecord, BatchUpdate, ProviderBatch, RequestRecord};
 use crate::upstream::provider::{BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, Sought};
 use crate::wire::batch::BatchObject;
-use crate::wire::line::{frame_length, line_length};
+use crate::wire::line::{LineForm, frame_length, line_length};
 
 /// Look-ups that must come back empty before a batch whose create got no answer counts as not created.
 const EMPTY_LOOKUPS: u32 = 4;
@@ -105,13 +105,22 @@ async fn measure(
     let open: Vec<_> =
         records.into_iter().filter(|record| !record.state.is_terminal() && record.live.is_none()).collect();
     let endpoint = batch.lane.endpoint;
-    let length: u64 = open.iter().map(|record| line_length(endpoint, u64::from(record.request.body_len))).sum();
+    let form = form(context, batch);
+    let length = |record: &RequestRecord| line_length(form, endpoint, u64::from(record.request.body_len));
+    let length: u64 = open.iter().map(length).sum();
     Ok((open.into_iter().map(|record| record.request.id).collect(), length + frame_length(endpoint.api())))
 }
 
 fn stream(context: &Context, batch: &BatchRecord, lines: &Arc<[RequestId]>, length: u64) -> Body {
     let average = length / u64::try_from(lines.len()).unwrap_or(1).max(1);
-    stream_lines(Arc::clone(&context.store), batch.id, batch.lane.endpoint, Arc::clone(lines), average)
+    let form = form(context, batch);
+    stream_lines(Arc::clone(&context.store), batch.id, (form, batch.lane.endpoint), Arc::clone(lines), average)
+}
+
+/// How the provider's lines are written.
+fn form(context: &Context, batch: &BatchRecord) -> LineForm {
+    let own = || LineForm::of(batch.lane.endpoint.api());
+    context.provider(&batch.lane).map_or_else(own, |provider| provider.capability().line_form)
 }
 
 /// Creates the batch, or finds that it was created, and records its id. `unsettled`: an earlier attempt may have sent
@@ -141,7 +150,8 @@ pub(crate) async fn create(
         let Some(input) = input(context, batch, provider.as_ref()).await? else {
             return settle::fail_all(context, batch, &no_credentials(batch)).await;
         };
-        let call = CreateBatch { id: batch.id, input, endpoint: batch.lane.endpoint };
+        let call =
+            CreateBatch { id: batch.id, input, endpoint: batch.lane.endpoint, model: Arc::clone(&batch.lane.model) };
         match provider.create(&credentials, call).await {
             Ok(object) => {
                 crash::point("created-before-record");
@@ -188,8 +198,13 @@ async fn sought(
     batch: &BatchRecord,
     provider: &dyn BatchProvider,
 ) -> Result<Sought, StepError> {
-    let mut sought =
-        Sought { id: batch.id, since: batch.created_at, lines: 1..=batch.line_count, others: HashSet::new() };
+    let mut sought = Sought {
+        id: batch.id,
+        since: batch.created_at,
+        input_file: batch.provider.input_file_id.clone(),
+        lines: 1..=batch.line_count,
+        others: HashSet::new(),
+    };
     if provider.capability().inline {
         let mut after = None;
         loop {

@@ -173,6 +173,7 @@ fn set_headers(headers: &mut HeaderMap, asked: &Asked, answer: &Answer) {
     let optional = [
         ("x-nightbus-service", summary.service.clone()),
         ("x-nightbus-batch-id", batch_id),
+        (DISCOUNT, asked.options.has(RequestOptions::NO_DISCOUNT).then(|| "none".to_owned())),
         ("x-nightbus-cost-usd", summary.cost_nanos.map(usd)),
         ("x-nightbus-saved-usd", summary.saved_nanos.map(usd)),
         (request_id_header(asked.endpoint.api()), summary.provider_request_id.clone()),
@@ -203,5 +204,8 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: String) {
         headers.insert(HeaderName::from_static(name), value);
     }
 }
+
+/// `none`: the provider has no batches, and the call costs what any live call costs.
+const DISCOUNT: &str = "x-nightbus-discount";
 
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");

@@ -32,7 +32,7 @@ use crate::store::{NewRequest, RequestOptions, RequestRecord, StoreError, Stored
 use crate::tasks::Tasks;
 use crate::wire::api_error::ApiError;
 use crate::wire::edit;
-use crate::wire::line::line_length;
+use crate::wire::line::{LineForm, line_length};
 use crate::wire::peek::{Peek, not_in_a_line, peek, without_batch_suffix};
 use crate::wire::template::{Template, template};
 use crate::wire::translate::Translated;
@@ -234,7 +234,8 @@ impl Desk {
     }
 
     fn fits(&self, call: &Deferral<'_>, line: &Bytes) -> Result<(), ApiError> {
-        let length = line_length(call.answered_by(), u64::try_from(line.len()).unwrap_or(u64::MAX));
+        let endpoint = call.answered_by();
+        let length = line_length(LineForm::of(endpoint.api()), endpoint, u64::try_from(line.len()).unwrap_or(u64::MAX));
         let most = self.engine.capability(&call.provider.name).map_or(u64::MAX, |capability| capability.max_bytes);
         if length > most || u32::try_from(line.len()).is_err() {
             return Err(ApiError::too_large(format!(
@@ -244,9 +245,18 @@ impl Desk {
         Ok(())
     }
 
+    /// Whether the provider has no batches, and a live call answers this one when there is a place.
+    fn has_no_discount(&self, call: &Deferral<'_>) -> bool {
+        self.engine.capability(&call.provider.name).is_some_and(|capability| capability.live_calls.is_some())
+    }
+
     /// The services that may take this call over: the caller's list, else the configured one, without what the provider
     /// does not offer for the endpoint.
     fn fallback(&self, call: &Deferral<'_>) -> Fallback {
+        if self.has_no_discount(call) {
+            // There is nothing else, and nothing to fall back from.
+            return Fallback::of(&[Service::Sync]);
+        }
         let listed = call.marks.fallback.as_ref().unwrap_or(&self.config.deferral.fallback);
         let offered = |service: &Service| match service {
             Service::Flex => self
@@ -285,7 +295,7 @@ impl Desk {
             key: call.key.map(str::to_owned),
             created_at: self.engine.clock().now(),
             deadline_at: call.marks.deadline_at,
-            options: options_of(call, peeked).with_fallback(self.fallback(call)),
+            options: options_of(call, peeked, self.has_no_discount(call)).with_fallback(self.fallback(call)),
             body_hash: identity.body,
             idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
@@ -337,12 +347,13 @@ pub(crate) fn unavailable(error: &StoreError) -> ApiError {
     }
 }
 
-fn options_of(call: &Deferral<'_>, peeked: &Peek<'_>) -> RequestOptions {
+fn options_of(call: &Deferral<'_>, peeked: &Peek<'_>, no_discount: bool) -> RequestOptions {
     [
         (peeked.stream, RequestOptions::STREAM),
         (peeked.include_usage, RequestOptions::INCLUDE_USAGE),
         (!call.marks.respond_async, RequestOptions::HOLD),
         (call.translated.is_some(), RequestOptions::FROM_CHAT),
+        (no_discount, RequestOptions::NO_DISCOUNT),
     ]
     .into_iter()
     .filter(|(wanted, _)| *wanted)

@@ -163,6 +163,10 @@ impl Intake {
         let path = request.uri().path();
         match route(request.method(), path, |name| config.providers.contains_key(name)) {
             Route::Api { provider, rest, .. } => {
+                // Whoever answers it in the end: a caller of chat completions reads OpenAI's envelope.
+                if let Some(endpoint) = deferrable_endpoint(request.method(), rest) {
+                    return endpoint.api();
+                }
                 let name = self.provider_name(provider, rest, request.headers());
                 config.providers.get(name).map_or(Api::OpenAi, |provider| provider.kind.api())
             }

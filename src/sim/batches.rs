@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::sim::answers::{Endpoint, Usage};
+use crate::sim::dialect::Dialect;
 use crate::sim::faults::Fault;
 use crate::sim::order::Order;
 use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
@@ -58,6 +59,11 @@ pub(super) struct Batch {
     pub(super) endpoint: Endpoint,
     pub(super) input_file_id: String,
     pub(super) metadata: Value,
+    pub(super) window: String,
+    /// The provider had not yet looked at the file, and should have been waited for.
+    pub(super) file_was_not_settled: bool,
+    /// The model of all lines, where the creation named it.
+    pub(super) job_model: Option<String>,
     /// Seconds that its result files live; `None`: 30 days.
     pub(super) output_lifetime: Option<i64>,
     pub(super) created_at: i64,
@@ -144,7 +150,7 @@ impl Batches {
 
 /// `POST /batches`.
 pub(super) fn create(state: &Arc<State>, account: &Account, body: &[u8]) -> Outcome {
-    let order = Order::checked(body)?;
+    let order = Order::checked(account.dialect, body)?;
     if state.faults.take(Fault::Create500) {
         return Err(ApiFailure::server().into());
     }
@@ -167,7 +173,10 @@ pub(super) fn create(state: &Arc<State>, account: &Account, body: &[u8]) -> Outc
     let batch = Arc::new(order.into_batch(state, account));
     state.batches.insert(&batch);
     state.counters.batch_created();
-    let answer = view::object(state, &batch);
+    let mut answer = view::object(state, &batch);
+    if account.dialect == Dialect::Together {
+        answer = json!({"job": answer, "warning": null});
+    }
     state.tasks.spawn("sim-batch", life::run(Arc::clone(state), batch));
     if state.faults.take(Fault::CreateLost) {
         return Err(Failure::Cut);
@@ -195,7 +204,8 @@ pub(super) fn get(state: &State, account: &Account, id: &str) -> Outcome {
 
 /// `GET /batches`.
 pub(super) fn list(state: &State, account: &Account, query: &Query) -> Outcome {
-    let limit = query.number("limit", 1..=100, 20)?;
+    let by_page = account.dialect == Dialect::Mistral;
+    let limit = query.number(if by_page { "page_size" } else { "limit" }, 1..=100, 20)?;
     if state.faults.take(Fault::List500) {
         return Err(ApiFailure::server().into());
     }
@@ -210,15 +220,16 @@ pub(super) fn list(state: &State, account: &Account, query: &Query) -> Outcome {
         };
         batches.drain(..=at);
     }
-    let has_more = batches.len() > limit;
-    batches.truncate(limit);
-    Ok(reply::ok(&json!({
-        "object": "list",
-        "data": batches.iter().map(|batch| view::object(state, batch)).collect::<Vec<_>>(),
-        "first_id": batches.first().map(|batch| &batch.id),
-        "last_id": batches.last().map(|batch| &batch.id),
-        "has_more": has_more,
-    })))
+    if by_page {
+        let skipped = query.number("page", 0..=1_000_000, 0)?.saturating_mul(limit);
+        batches.drain(..skipped.min(batches.len()));
+    }
+    let has_more = batches.len() > limit && account.dialect != Dialect::Together;
+    if has_more {
+        batches.truncate(limit);
+    }
+    let batches = batches.iter().map(|batch| view::object(state, batch)).collect();
+    Ok(reply::ok(&account.dialect.list(batches, has_more)))
 }
 
 /// `POST /batches/{id}/cancel`.

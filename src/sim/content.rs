@@ -12,13 +12,14 @@ use crate::body::{Body, BoxError};
 use crate::sim::faults::Fault;
 use crate::sim::files;
 use crate::sim::reply::{ApiFailure, Outcome, not_found};
+use crate::sim::server::Query;
 use crate::sim::state::{Account, State};
 
 /// Bytes handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
 
 /// Sends the file.
-pub(super) fn download(state: &State, account: &Account, id: &str) -> Outcome {
+pub(super) fn download(state: &State, account: &Account, id: &str, query: &Query) -> Outcome {
     let file = files::find(state, account, id)?;
     if state.faults.take(Fault::Content404) {
         return Err(not_found(Some("id"), format!("No such File object: {id}")));
@@ -26,11 +27,16 @@ pub(super) fn download(state: &State, account: &Account, id: &str) -> Outcome {
     if state.faults.take(Fault::Content500) {
         return Err(ApiFailure::server().into());
     }
-    let (pieces, encoding) = if state.faults.take(Fault::ContentGzip) {
-        (gzip(&file.pieces), Some("gzip"))
-    } else {
-        (file.pieces.clone(), None)
-    };
+    let is_partial = account.dialect.rules().partial;
+    if file.incomplete && !is_partial {
+        return Err(not_found(Some("id"), format!("No such File object: {id}")));
+    }
+    let offset = if is_partial { query.number("offset", 0..=usize::MAX, 0)? } else { 0 };
+    let all = file.pieces.concat();
+    let lines = memchr::memchr_iter(b'\n', &all).count();
+    let pieces = if offset > 0 { vec![Bytes::from(after_lines(&all, offset))] } else { file.pieces.clone() };
+    let (pieces, encoding) =
+        if state.faults.take(Fault::ContentGzip) { (gzip(&pieces), Some("gzip")) } else { (pieces, None) };
     let length: usize = pieces.iter().map(Bytes::len).sum();
     let cut = state.faults.take(Fault::ContentCut);
     let sent = if cut { length / 2 } else { length };
@@ -41,10 +47,20 @@ pub(super) fn download(state: &State, account: &Account, id: &str) -> Outcome {
     if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{}\"", file.filename)) {
         headers.insert(header::CONTENT_DISPOSITION, disposition);
     }
+    if is_partial {
+        headers.insert("x-incomplete", HeaderValue::from_static(if file.incomplete { "true" } else { "false" }));
+        headers.insert("x-last-line", lines.into());
+    }
     if let Some(encoding) = encoding {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
     Ok(response)
+}
+
+/// What comes after `count` lines.
+fn after_lines(text: &[u8], count: usize) -> Vec<u8> {
+    let end = memchr::memchr_iter(b'\n', text).nth(count.saturating_sub(1)).map_or(text.len(), |at| at + 1);
+    text.get(end..).unwrap_or_default().to_vec()
 }
 
 /// The first `sent` bytes of `pieces`; then the end, or a cut.

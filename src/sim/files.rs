@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::sim::reply::{self, Failure, Outcome};
@@ -31,6 +33,10 @@ pub(super) struct StoredFile {
     pub(super) expires_at: Option<i64>,
     /// The content, in pieces; an upload is one piece.
     pub(super) pieces: Vec<Bytes>,
+    /// When it was uploaded; none: a batch wrote it.
+    pub(super) uploaded: Option<Instant>,
+    /// A batch is still writing it.
+    pub(super) incomplete: bool,
 }
 
 impl StoredFile {
@@ -39,11 +45,18 @@ impl StoredFile {
         self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }
 
-    fn json(&self) -> Value {
+    /// Whether a batch can be made of it: some providers look at files first, for a tenth of a batch's time.
+    pub(super) fn is_settled(&self, state: &State) -> bool {
+        let look = Duration::try_from_secs_f64(state.settings().batch_seconds / 10.0).unwrap_or_default();
+        !self.account.dialect.rules().settles_files || self.uploaded.is_none_or(|at| at.elapsed() >= look)
+    }
+
+    fn json(&self, state: &State) -> Value {
+        let status = if self.is_settled(state) { "processed" } else { "pending" };
         json!({
             "id": self.id, "object": "file", "bytes": self.len(), "created_at": self.created_at,
             "expires_at": self.expires_at, "filename": self.filename, "purpose": self.purpose,
-            "status": "processed", "status_details": null,
+            "status": status, "status_details": null,
         })
     }
 }
@@ -68,6 +81,22 @@ impl Files {
         shelf.by_id.insert(file.id.clone(), number);
         shelf.in_order.insert(number, Arc::clone(&file));
         file
+    }
+
+    /// Whether one more input file of `account` may be there, with or without an expiry.
+    pub(super) fn has_room(&self, account: &Account, expires: bool) -> bool {
+        let Some((without, with)) = account.dialect.rules().most_files else { return true };
+        let shelf = self.0.read();
+        let own = shelf.in_order.values().filter(|file| file.account == *account && file.uploaded.is_some());
+        own.filter(|file| expires || file.expires_at.is_none()).count() < if expires { with } else { without }
+    }
+
+    /// Puts `file` in the place of the one with its id.
+    pub(super) fn replace(&self, file: StoredFile) {
+        let mut shelf = self.0.write();
+        if let Some(number) = shelf.by_id.get(&file.id).copied() {
+            shelf.in_order.insert(number, Arc::new(file));
+        }
     }
 
     /// The file `id`, if it belongs to `account` and has not expired.
@@ -102,8 +131,8 @@ impl Files {
 }
 
 /// The File object as JSON.
-pub(super) fn object(file: &StoredFile) -> Response<Body> {
-    reply::ok(&file.json())
+pub(super) fn object(state: &State, file: &StoredFile) -> Response<Body> {
+    reply::ok(&file.json(state))
 }
 
 /// `GET /files`.
@@ -128,7 +157,7 @@ pub(super) fn list(state: &State, account: &Account, query: &Query) -> Outcome {
     files.truncate(limit);
     Ok(reply::ok(&json!({
         "object": "list",
-        "data": files.iter().map(|file| file.json()).collect::<Vec<_>>(),
+        "data": files.iter().map(|file| file.json(state)).collect::<Vec<_>>(),
         "first_id": files.first().map(|file| &file.id),
         "last_id": files.last().map(|file| &file.id),
         "has_more": has_more,
@@ -137,7 +166,7 @@ pub(super) fn list(state: &State, account: &Account, query: &Query) -> Outcome {
 
 /// `GET /files/{id}`.
 pub(super) fn get(state: &State, account: &Account, id: &str) -> Outcome {
-    Ok(object(&*find(state, account, id)?))
+    Ok(object(state, &*find(state, account, id)?))
 }
 
 /// `DELETE /files/{id}`.

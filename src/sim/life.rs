@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::sim::batches::{Batch, Status};
@@ -14,11 +15,13 @@ use crate::sim::files::{DEFAULT_LIFETIME, StoredFile};
 use crate::sim::limits::queue_full;
 use crate::sim::output::{self, Produced, Unfinished};
 use crate::sim::state::State;
-use crate::sim::validate::{self, Input, LineError};
+use crate::sim::validate::{self, Input, LineError, Terms};
 use crate::sim::view::{self, share_of};
 
 /// Share of `batch_seconds` at which validation is over.
 pub(super) const RUNNING_STARTS: f64 = 0.2;
+/// … at which half of the lines are done.
+const RUNNING_HALF: f64 = 0.5;
 /// Share of `batch_seconds` at which the last line is done.
 pub(super) const RUNNING_ENDS: f64 = 0.85;
 /// Share of `batch_seconds` from `cancelling` to `cancelled`.
@@ -47,39 +50,72 @@ async fn live(state: &Arc<State>, batch: &Arc<Batch>) {
         drop(share);
         return cancelled(state, batch, None).await;
     }
-    let expiry = expiry(state, input.lines.len());
+    let expiry = expiry(state, batch, input.lines.len());
+    let early = early_results(state, batch, &input, expiry).await;
     if !wait(state, batch, RUNNING_ENDS, is_stuck).await {
-        return cancelled(state, batch, Some((input, share))).await;
+        return cancelled(state, batch, Some(Running { input, share, early })).await;
     }
     if let Some(done) = expiry {
-        let produced = output::produce(state, batch, &input, done, Unfinished::Expired).await;
+        let rest = output::produce(state, batch, &input, early.lines..done, Unfinished::Expired).await;
         drop(share);
-        finish(state, batch, produced, Status::Expired);
+        finish(state, batch, early.produced.and(rest), Status::Expired);
         return;
     }
     if !start_finalizing(state, batch) {
-        return cancelled(state, batch, Some((input, share))).await;
+        return cancelled(state, batch, Some(Running { input, share, early })).await;
     }
-    let produced = output::produce(state, batch, &input, input.lines.len(), Unfinished::Never).await;
+    let rest = output::produce(state, batch, &input, early.lines..input.lines.len(), Unfinished::Never).await;
     pause(state, batch.started, 1.0).await;
     drop(share);
-    finish(state, batch, produced, Status::Completed);
+    finish(state, batch, early.produced.and(rest), Status::Completed);
+}
+
+/// A batch that runs.
+struct Running {
+    input: Arc<Input>,
+    share: PoolShare,
+    early: Early,
+}
+
+/// What can be read before the end: the first lines that ran.
+#[derive(Default)]
+struct Early {
+    lines: usize,
+    produced: Produced,
+}
+
+/// Where results can be read during the run (providers.md, section 4.11): half of the lines, at half of the time.
+async fn early_results(state: &Arc<State>, batch: &Arc<Batch>, input: &Arc<Input>, expiry: Option<usize>) -> Early {
+    let lines = expiry.unwrap_or(input.lines.len()) / 2;
+    if !batch.account.dialect.rules().partial || lines == 0 || !wait(state, batch, RUNNING_HALF, false).await {
+        return Early::default();
+    }
+    let produced = output::produce(state, batch, input, 0..lines, Unfinished::NotYet).await;
+    if let Some(pieces) = produced.output.clone() {
+        let file = StoredFile { incomplete: true, ..result_file(state, batch, "output", pieces) };
+        batch.progress.lock().output_file_id = Some(file.id.clone());
+        state.files.insert(state, file);
+    }
+    Early { lines, produced }
 }
 
 /// Validates the file and takes its tokens from the pool; the share of the pool is given back when it is dropped.
 async fn admit(state: &Arc<State>, batch: &Arc<Batch>) -> Result<(Input, PoolShare), Vec<LineError>> {
+    let rules = batch.account.dialect.rules();
     let not_found = || LineError::whole("invalid_request", format!("Cannot find file {}", batch.input_file_id));
     let file = state.files.get(state, &batch.account, &batch.input_file_id).ok_or_else(|| vec![not_found()])?;
     if state.faults.take(Fault::FileNotFound) {
         return Err(vec![not_found()]);
     }
-    if file.purpose != "batch" {
-        let message = format!("File {} must have the purpose 'batch', not '{}'.", file.id, file.purpose);
+    if file.purpose != rules.purpose || batch.file_was_not_settled {
+        let message = format!("File {} is not there for batches: its purpose is '{}'.", file.id, file.purpose);
         return Err(vec![LineError::whole("invalid_request", message)]);
     }
-    let (endpoint, limits) = (batch.endpoint, state.limits);
+    let dialect = batch.account.dialect;
+    let terms =
+        Terms { dialect, endpoint: batch.endpoint, limits: state.limits(dialect), job_model: batch.job_model.clone() };
     let bytes = file.pieces.first().cloned().unwrap_or_default();
-    let checked = tokio::task::spawn_blocking(move || validate::validate(&bytes, endpoint, limits)).await;
+    let checked = tokio::task::spawn_blocking(move || validate::validate(&bytes, &terms)).await;
     let input = checked.unwrap_or_else(|panic| Err(vec![LineError::whole("server_error", panic.to_string())]))?;
     invented_errors(state, &input, batch)?;
     let limit = state.settings().enqueued_token_limit;
@@ -187,47 +223,51 @@ fn fail(state: &State, batch: &Batch, errors: Vec<LineError>) {
 }
 
 /// How many lines are done when the batch expires, if it is to expire.
-fn expiry(state: &State, total: usize) -> Option<usize> {
+fn expiry(state: &State, batch: &Batch, total: usize) -> Option<usize> {
+    if !batch.account.dialect.rules().expires {
+        return None;
+    }
     let shares = [(Fault::ExpireNone, 0.0), (Fault::ExpireHalf, 0.5), (Fault::ExpireMost, 0.9)];
     shares.into_iter().find(|(fault, _)| state.faults.take(*fault)).map(|(_, share)| share_of(total, share))
 }
 
 /// From `cancelling` to `cancelled`, with the results of the lines that were done.
-async fn cancelled(state: &Arc<State>, batch: &Arc<Batch>, input: Option<(Arc<Input>, PoolShare)>) {
+async fn cancelled(state: &Arc<State>, batch: &Arc<Batch>, running: Option<Running>) {
     let since = Instant::now();
     let share = view::share_done(state, &batch.progress.lock());
-    let produced = match &input {
-        Some((input, _)) => {
-            let done = share_of(input.lines.len(), share);
-            Some(output::produce(state, batch, input, done, Unfinished::Cancelled).await)
+    let produced = match running {
+        Some(Running { input, share: pool, early }) => {
+            let done = share_of(input.lines.len(), share).max(early.lines);
+            let rest = output::produce(state, batch, &input, early.lines..done, Unfinished::Cancelled).await;
+            pause(state, since, CANCELLING).await;
+            drop(pool);
+            early.produced.and(rest)
         }
-        None => None,
+        None => {
+            pause(state, since, CANCELLING).await;
+            Produced::default()
+        }
     };
-    pause(state, since, CANCELLING).await;
-    drop(input);
-    finish(state, batch, produced.unwrap_or_default(), Status::Cancelled);
+    finish(state, batch, produced, Status::Cancelled);
 }
 
 /// Stores the result files and ends the batch.
 fn finish(state: &State, batch: &Batch, produced: Produced, status: Status) {
     let now = state.clock.unix_now();
-    let lifetime = batch.output_lifetime.unwrap_or(DEFAULT_LIFETIME);
-    let store = |kind: &str, pieces| {
-        let id = state.ids.long("file-");
-        let file = StoredFile {
-            id: id.clone(),
-            account: batch.account.clone(),
-            filename: format!("{}_{kind}.jsonl", batch.id),
-            purpose: "batch_output".to_owned(),
-            created_at: now,
-            expires_at: Some(now + lifetime),
-            pieces,
-        };
-        state.files.insert(state, file);
+    let begun = batch.progress.lock().output_file_id.clone();
+    let output_file_id = produced.output.map(|pieces| {
+        let file = result_file(state, batch, "output", pieces);
+        let id = begun.clone().unwrap_or_else(|| file.id.clone());
+        match begun {
+            Some(id) => state.files.replace(StoredFile { id, ..file }),
+            None => drop(state.files.insert(state, file)),
+        }
         id
-    };
-    let output_file_id = produced.output.map(|pieces| store("output", pieces));
-    let error_file_id = produced.errors.map(|pieces| store("error", pieces));
+    });
+    let error_file_id = produced.errors.map(|pieces| {
+        let file = result_file(state, batch, "error", pieces);
+        state.files.insert(state, file).id.clone()
+    });
     let mut progress = batch.progress.lock();
     progress.output_file_id = output_file_id;
     progress.error_file_id = error_file_id;
@@ -235,6 +275,22 @@ fn finish(state: &State, batch: &Batch, produced: Produced, status: Status) {
     progress.failed = produced.failed;
     progress.usage = produced.usage;
     progress.enter(status, now);
+}
+
+/// A file that the batch writes.
+fn result_file(state: &State, batch: &Batch, kind: &str, pieces: Vec<Bytes>) -> StoredFile {
+    let now = state.clock.unix_now();
+    StoredFile {
+        id: state.ids.long("file-"),
+        account: batch.account.clone(),
+        filename: format!("{}_{kind}.jsonl", batch.id),
+        purpose: "batch_output".to_owned(),
+        created_at: now,
+        expires_at: Some(now + batch.output_lifetime.unwrap_or(DEFAULT_LIFETIME)),
+        pieces,
+        uploaded: None,
+        incomplete: false,
+    }
 }
 
 /// Enters `finalizing` unless the batch was asked to cancel.

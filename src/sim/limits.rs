@@ -24,13 +24,6 @@ pub(super) struct Limits {
     pub(super) max_bytes: u64,
 }
 
-impl Limits {
-    /// The provider's limits, or those given.
-    pub(super) fn new(max_requests: Option<usize>, max_bytes: Option<u64>) -> Self {
-        Self { max_requests: max_requests.unwrap_or(50_000), max_bytes: max_bytes.unwrap_or(200_000_000) }
-    }
-}
-
 /// Prompt tokens that are enqueued, for each account and model.
 #[derive(Debug, Default)]
 pub(super) struct TokenPool(Mutex<HashMap<(Account, String), u64>>);
@@ -118,9 +111,10 @@ impl HourlyCreates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::dialect::Dialect;
 
     fn account(key: &str) -> Account {
-        Account { key: key.into(), organization: String::new(), project: String::new() }
+        Account { dialect: Dialect::OpenAi, key: key.into(), organization: String::new(), project: String::new() }
     }
 
     #[test]

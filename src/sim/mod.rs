@@ -1,7 +1,8 @@
-//! The strict provider simulator: a stand-in for OpenAI's and Anthropic's live and batch APIs, with faults by name.
+//! The strict provider simulator: a stand-in for the live and batch APIs of OpenAI, Anthropic and others (`dialect`), with
+//! faults by name.
 //!
 //! Shipped as `nightbus simulate`, used by `nightbus demo`, and the fake of every integration test. It is written
-//! from the provider's specification (providers.md, sections 1, 2 and 8) and shares no code with the engine or the
+//! from the provider's specification (providers.md, sections 1, 2, 4 and 8) and shares no code with the engine or the
 //! formats in `wire`, so that a misreading there cannot be hidden by the same misreading here. It refuses what the
 //! provider refuses, and it counts every execution that would be billed.
 
@@ -12,11 +13,13 @@ mod background;
 mod batches;
 mod content;
 mod counters;
+mod dialect;
 mod faults;
 mod files;
 mod life;
 mod limits;
 mod live;
+mod mistral;
 mod order;
 mod output;
 mod peek;
@@ -27,6 +30,7 @@ mod state;
 mod stream;
 mod stream_responses;
 mod tampering;
+mod together;
 mod upload;
 mod validate;
 mod view;

@@ -7,9 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sim::answers::{Endpoint, Usage};
 use crate::sim::batches::{Batch, Progress, Status};
+use crate::sim::dialect::Dialect;
 use crate::sim::files::LIFETIMES;
 use crate::sim::reply::{ApiFailure, Failure, bad_request};
 use crate::sim::state::{Account, State};
+use crate::sim::{mistral, together};
 
 /// What a create call asks for.
 pub(super) struct Order {
@@ -17,33 +19,67 @@ pub(super) struct Order {
     input_file_id: String,
     metadata: Value,
     output_lifetime: Option<i64>,
+    window: String,
+    /// The model of all lines, where it is the batch's.
+    job_model: Option<String>,
 }
 
 impl Order {
     /// Reads and checks the body of the call.
-    pub(super) fn checked(body: &[u8]) -> Result<Self, Failure> {
+    pub(super) fn checked(dialect: Dialect, body: &[u8]) -> Result<Self, Failure> {
         let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
             let message = "We could not parse the JSON body of your request.";
             return Err(ApiFailure::invalid(400, None, None, message).into());
         };
-        const KNOWN: [&str; 5] = ["input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"];
-        if let Some(unknown) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-            return Err(bad_request("unknown_parameter", unknown, format!("Unknown parameter: '{unknown}'.")));
+        match dialect {
+            Dialect::Mistral => mistral::order(&fields),
+            Dialect::Together => together::order(&fields),
+            Dialect::OpenAi | Dialect::Azure | Dialect::Groq | Dialect::DashScope | Dialect::Doubleword => {
+                Self::of_files_and_batches(dialect, &fields)
+            }
         }
-        let input_file_id = required(&fields, "input_file_id")?.to_owned();
-        let endpoint = required(&fields, "endpoint")?;
-        let Some(endpoint) = Endpoint::from_path(endpoint) else {
-            let known = Endpoint::ALL.map(Endpoint::path).join(", ");
+    }
+
+    /// With what every dialect's call has.
+    pub(super) fn new(dialect: Dialect, endpoint: &str, file: &str, metadata: Option<&Value>) -> Result<Self, Failure> {
+        let Some(endpoint) = dialect.endpoint(endpoint).and_then(|name| Endpoint::from_path(&name)) else {
+            let known = dialect.rules().endpoints.join(", ");
             let message = format!("Invalid value for 'endpoint': '{endpoint}'. Supported values are: {known}.");
             return Err(bad_request("invalid_value", "endpoint", message));
         };
-        if required(&fields, "completion_window")? != "24h" {
-            let message = "Invalid value for 'completion_window'. Supported values are: '24h'.";
+        Ok(Self {
+            endpoint,
+            input_file_id: file.to_owned(),
+            metadata: checked_metadata(metadata)?,
+            output_lifetime: None,
+            window: "24h".to_owned(),
+            job_model: None,
+        })
+    }
+
+    /// With one model for all lines.
+    pub(super) fn with_model(self, model: &str) -> Self {
+        Self { job_model: Some(model.to_owned()), ..self }
+    }
+
+    fn of_files_and_batches(dialect: Dialect, fields: &Map<String, Value>) -> Result<Self, Failure> {
+        const KNOWN: [&str; 5] = ["input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"];
+        let rules = dialect.rules();
+        let is_known =
+            |name: &str| KNOWN.contains(&name) && (name != "output_expires_after" || rules.lifetimes.is_some());
+        if let Some(unknown) = fields.keys().find(|name| !is_known(name)) {
+            return Err(bad_request("unknown_parameter", unknown, format!("Unknown parameter: '{unknown}'.")));
+        }
+        let file = required(fields, "input_file_id")?;
+        let endpoint = required(fields, "endpoint")?;
+        let window = required(fields, "completion_window")?;
+        if !rules.windows.contains(&window) {
+            let message = format!("Invalid value for 'completion_window'. Supported values are: {:?}.", rules.windows);
             return Err(bad_request("invalid_value", "completion_window", message));
         }
-        let metadata = checked_metadata(fields.get("metadata"))?;
         let output_lifetime = checked_lifetime(fields.get("output_expires_after"))?;
-        Ok(Self { endpoint, input_file_id, metadata, output_lifetime })
+        let order = Self::new(dialect, endpoint, file, fields.get("metadata"))?;
+        Ok(Self { output_lifetime, window: window.to_owned(), ..order })
     }
 
     /// The batch, as it is created.
@@ -63,11 +99,15 @@ impl Order {
             error_file_id: None,
             hidden_reads: 0,
         };
+        let file = state.files.get(state, account, &self.input_file_id);
         Batch {
+            file_was_not_settled: file.is_some_and(|file| !file.is_settled(state)),
             id: state.ids.long("batch_"),
             number: state.ids.number(),
             account: account.clone(),
             endpoint: self.endpoint,
+            window: self.window,
+            job_model: self.job_model,
             input_file_id: self.input_file_id,
             metadata: self.metadata,
             output_lifetime: self.output_lifetime,
@@ -80,7 +120,8 @@ impl Order {
     }
 }
 
-fn required<'f>(fields: &'f Map<String, Value>, name: &str) -> Result<&'f str, Failure> {
+/// The text `name`, which must be there.
+pub(super) fn required<'f>(fields: &'f Map<String, Value>, name: &str) -> Result<&'f str, Failure> {
     match fields.get(name) {
         Some(Value::String(text)) => Ok(text),
         None | Some(Value::Null) => {

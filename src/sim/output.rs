@@ -3,6 +3,7 @@
 //! Runs off the async threads. Lines run, and are written, in a shuffled order; each line that ran with a 2xx is
 //! counted as executed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ const COUNTED_AT_ONCE: usize = 1_024;
 pub(super) enum Unfinished {
     Cancelled,
     Expired,
+    /// They are to run later.
+    NotYet,
     /// All ran.
     Never,
 }
@@ -36,7 +39,7 @@ impl Unfinished {
     fn error(self) -> (&'static str, &'static str) {
         match self {
             Self::Cancelled => ("batch_cancelled", "This request was not executed because the batch was cancelled."),
-            Self::Expired | Self::Never => {
+            Self::Expired | Self::NotYet | Self::Never => {
                 ("batch_expired", "This request could not be executed before the completion window expired.")
             }
         }
@@ -55,27 +58,47 @@ pub(super) struct Produced {
     pub(super) usage: Usage,
 }
 
-/// Runs `done` of the lines and writes the files.
+impl Produced {
+    /// What was produced after it, behind it.
+    pub(super) fn and(self, rest: Self) -> Self {
+        let joined = |first: Option<Vec<Bytes>>, second: Option<Vec<Bytes>>| match (first, second) {
+            (Some(first), Some(second)) => Some([first, second].concat()),
+            (one, other) => one.or(other),
+        };
+        let mut usage = self.usage;
+        usage.add(rest.usage);
+        Self {
+            output: joined(self.output, rest.output),
+            errors: joined(self.errors, rest.errors),
+            completed: self.completed + rest.completed,
+            failed: self.failed + rest.failed,
+            usage,
+        }
+    }
+}
+
+/// Runs those of the lines, in the order in which the batch runs them, and writes the files.
 pub(super) async fn produce(
     state: &Arc<State>,
     batch: &Arc<Batch>,
     input: &Arc<Input>,
-    done: usize,
+    lines: Range<usize>,
     unfinished: Unfinished,
 ) -> Produced {
     let (state, batch, input) = (Arc::clone(state), Arc::clone(batch), Arc::clone(input));
-    let produced = tokio::task::spawn_blocking(move || run(&state, &batch, &input, done, unfinished)).await;
+    let produced = tokio::task::spawn_blocking(move || run(&state, &batch, &input, &lines, unfinished)).await;
     produced.unwrap_or_else(|panic| {
         tracing::error!(%panic, "writing the results of a simulated batch failed");
         Produced::default()
     })
 }
 
-fn run(state: &State, batch: &Batch, input: &Input, done: usize, unfinished: Unfinished) -> Produced {
+fn run(state: &State, batch: &Batch, input: &Input, lines: &Range<usize>, unfinished: Unfinished) -> Produced {
     let mut rng = state.rng(batch.number);
     let mut order: Vec<&Line> = input.lines.iter().collect();
     rng.shuffle(&mut order);
-    let (ran, left) = order.split_at_checked(done).unwrap_or((&order, &[]));
+    let (begun, left) = order.split_at_checked(lines.end).unwrap_or((&order, &[]));
+    let ran = begun.get(lines.start..).unwrap_or_default();
     let tampering = Tampering::draw(&state.faults, &mut rng, ran.len());
     let mut writer = Writer::new(state, batch, input, rng, &tampering);
     for (at, line) in ran.iter().enumerate() {
@@ -84,10 +107,11 @@ fn run(state: &State, batch: &Batch, input: &Input, done: usize, unfinished: Unf
         }
         writer.run_line(line, tampering.of_line(at));
     }
+    let left = if unfinished == Unfinished::NotYet { &[] } else { left };
     for line in left {
         writer.unfinished(line, unfinished.error());
     }
-    writer.finish()
+    writer.finish(unfinished != Unfinished::NotYet)
 }
 
 struct Writer<'a> {
@@ -232,14 +256,16 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn finish(mut self) -> Produced {
+    fn finish(mut self, is_end: bool) -> Produced {
         self.flush_counts();
         self.state.counters.batch_ended(self.usage, self.failed);
         if self.tampering.unknown_id {
             let line = self.line_of("\"nobody-sent-this\"", &Answer::refused(&ApiFailure::server()), None);
             self.output.line_at_end(line);
         }
-        let empty_errors = self.errors.is_empty() && self.tampering.empty_error_file;
+        let empty_errors = is_end
+            && self.errors.is_empty()
+            && (self.tampering.empty_error_file || self.batch.account.dialect.rules().always_error_file);
         Produced {
             output: self.output.finish(self.tampering.half_last_line),
             errors: if empty_errors { Some(Vec::new()) } else { self.errors.finish(false) },

@@ -1,6 +1,7 @@
 //! The listener and the routes (providers.md, section 1.1).
 //!
-//! Everything carries `x-request-id`. `/v1/…` needs a key; `/sim/…` does not. `/v1/messages…` is the second dialect.
+//! Everything carries `x-request-id`. `/v1/…` needs a key; `/sim/…` does not. `/v1/messages…` is the second dialect; the paths
+//! of the others are in `dialect`.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -20,6 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::body::Body;
 use crate::sim::answers::Endpoint;
 use crate::sim::counters::Seen;
+use crate::sim::dialect::Dialect;
 use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
 use crate::sim::state::{Account, State};
 use crate::sim::{admin, anthropic, background, batches, content, files, live, upload};
@@ -117,8 +119,13 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
         state.requests.push(Seen { method, uri, headers, body: body.clone().unwrap_or_default() });
         return anthropic::handle(state, &parts, &query, body).await;
     }
+    let place = Dialect::place(&path);
+    if place.versioned && query.get("api-version").is_none() {
+        return Err(ApiFailure::invalid(404, None, None, "Resource not found: api-version is missing.").into());
+    }
+    let account = account(state, place.dialect, &parts.headers)?;
+    let path = place.path;
     let segments: Vec<&str> = path.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
-    let account = account(state, &parts.headers)?;
     let method = parts.method.clone();
     let is_upload = method == Method::POST && segments == ["files"];
     let seen = |body: Bytes| Seen {
@@ -145,7 +152,7 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
         ("GET", ["files"]) => files::list(state, &account, &query),
         ("GET", ["files", id]) => files::get(state, &account, id),
         ("DELETE", ["files", id]) => files::delete(state, &account, id),
-        ("GET", ["files", id, "content"]) => content::download(state, &account, id),
+        ("GET", ["files", id, "content"]) => content::download(state, &account, id, &query),
         ("POST", ["batches"]) => batches::create(state, &account, &body),
         ("GET", ["batches"]) => batches::list(state, &account, &query),
         ("GET", ["batches", id]) => batches::get(state, &account, id),
@@ -162,11 +169,9 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
 }
 
 /// Whose call this is.
-fn account(state: &State, headers: &HeaderMap) -> Result<Account, Failure> {
+fn account(state: &State, dialect: Dialect, headers: &HeaderMap) -> Result<Account, Failure> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let authorization = text("authorization");
-    let key = authorization.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let key = key.map_or("", |(_, key)| key.trim());
+    let key = dialect.key(headers);
     let refused = |message: &str| Err(ApiFailure::invalid(401, "invalid_api_key", None, message).into());
     if key.is_empty() && (state.require_key || state.api_keys.is_some()) {
         return refused("You did not provide an API key. Provide it in an Authorization header: Bearer YOUR_KEY.");
@@ -174,7 +179,8 @@ fn account(state: &State, headers: &HeaderMap) -> Result<Account, Failure> {
     if state.api_keys.as_ref().is_some_and(|known| !known.iter().any(|known| known == key)) {
         return refused("Incorrect API key provided.");
     }
-    Ok(Account { key: key.to_owned(), organization: text("openai-organization"), project: text("openai-project") })
+    let (key, organization, project) = (key.to_owned(), text("openai-organization"), text("openai-project"));
+    Ok(Account { dialect, key, organization, project })
 }
 
 fn wrong_method(method: &Method, path: &str) -> Failure {

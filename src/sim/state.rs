@@ -15,6 +15,7 @@ use crate::sim::anthropic::{MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MessageBatches}
 use crate::sim::background::Background;
 use crate::sim::batches::Batches;
 use crate::sim::counters::{Counters, RequestLog};
+use crate::sim::dialect::Dialect;
 use crate::sim::faults::Faults;
 use crate::sim::files::Files;
 use crate::sim::limits::{HourlyCreates, Limits, TokenPool};
@@ -30,9 +31,10 @@ pub(super) struct Settings {
     pub(super) enqueued_token_limit: Option<u64>,
 }
 
-/// Whose files and batches these are: key, organisation and project together (providers.md, section 1.1).
+/// Whose files and batches these are: dialect, key, organisation and project together (providers.md, section 1.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Account {
+    pub(super) dialect: Dialect,
     pub(super) key: String,
     pub(super) organization: String,
     pub(super) project: String,
@@ -42,7 +44,8 @@ pub(super) struct Account {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) settings: watch::Sender<Settings>,
-    pub(super) limits: Limits,
+    max_requests: Option<usize>,
+    max_bytes: Option<u64>,
     pub(super) message_limits: Limits,
     pub(super) api_keys: Option<Vec<String>>,
     pub(super) require_key: bool,
@@ -74,7 +77,8 @@ impl State {
         let clock = SimClock::start();
         Ok(Self {
             settings: watch::Sender::new(settings),
-            limits: Limits::new(options.max_requests, options.max_bytes),
+            max_requests: options.max_requests,
+            max_bytes: options.max_bytes,
             message_limits: Limits {
                 max_requests: options.max_requests.unwrap_or(MAX_BATCH_REQUESTS),
                 max_bytes: options.max_bytes.unwrap_or(MAX_BATCH_BYTES as u64),
@@ -96,6 +100,15 @@ impl State {
             background: Background::default(),
             luck: Mutex::new(fastrand::Rng::with_seed(options.seed)),
         })
+    }
+
+    /// The limits of one batch file: the dialect's own, or those that the options gave.
+    pub(super) fn limits(&self, dialect: Dialect) -> Limits {
+        let own = dialect.rules().limits;
+        Limits {
+            max_requests: self.max_requests.unwrap_or(own.max_requests),
+            max_bytes: self.max_bytes.unwrap_or(own.max_bytes),
+        }
     }
 
     /// The settings of this moment.

@@ -5,6 +5,9 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use tokio::time::Instant;
+
+use crate::sim::dialect::Rules;
 use crate::sim::faults::Fault;
 use crate::sim::files::{self, DEFAULT_LIFETIME, LIFETIMES, StoredFile};
 use crate::sim::limits::MAX_FILE_BYTES;
@@ -20,7 +23,10 @@ const MAX_TEXT_PART: usize = 4_096;
 pub(super) async fn upload(state: &State, account: &Account, headers: &HeaderMap, body: Incoming) -> Outcome {
     let form = read_form(headers, body).await?;
     let now = state.clock.unix_now();
-    let (purpose, filename, content, expires_at) = form.checked(now)?;
+    let (purpose, filename, content, expires_at) = form.checked(account.dialect.rules(), now)?;
+    if !state.files.has_room(account, expires_at.is_some()) {
+        return Err(ApiFailure::rate_limit(60).into());
+    }
     if state.faults.take(Fault::Upload500) {
         return Err(ApiFailure::server().into());
     }
@@ -38,32 +44,42 @@ pub(super) async fn upload(state: &State, account: &Account, headers: &HeaderMap
         created_at: now,
         expires_at,
         pieces: vec![content],
+        uploaded: Some(Instant::now()),
+        incomplete: false,
     };
     state.counters.file_uploaded(file.len());
     let file = state.files.insert(state, file);
     if state.faults.take(Fault::UploadLost) {
         return Err(Failure::Cut);
     }
-    Ok(files::object(&file))
+    Ok(files::object(state, &file))
 }
 
 #[derive(Default)]
 struct Form {
     purpose: Option<String>,
     file: Option<(String, Bytes)>,
+    file_type: Option<String>,
+    is_named: bool,
     anchor: Option<String>,
     seconds: Option<String>,
 }
 
 impl Form {
     /// Purpose, file name, content, and when it expires.
-    fn checked(self, now: i64) -> Result<(String, String, Bytes, Option<i64>), Failure> {
+    fn checked(self, rules: &Rules, now: i64) -> Result<(String, String, Bytes, Option<i64>), Failure> {
         let missing = |name: &str| {
             bad_request("missing_required_parameter", name, format!("Missing required parameter: '{name}'."))
         };
         let purpose = self.purpose.ok_or_else(|| missing("purpose"))?;
         let (filename, content) = self.file.ok_or_else(|| missing("file"))?;
-        if !PURPOSES.contains(&purpose.as_str()) {
+        if let Some(wanted) = rules.file_type.filter(|wanted| self.file_type.as_deref() != Some(wanted)) {
+            return Err(bad_request("invalid_value", "file", format!("The file must have the content type {wanted}.")));
+        }
+        if self.is_named != (rules.purpose == "batch-api") {
+            return Err(bad_request("unknown_parameter", "file_name", "'file_name' is missing, or unknown here."));
+        }
+        if !PURPOSES.contains(&purpose.as_str()) && purpose != rules.purpose {
             let message = format!("'{purpose}' is not one of {PURPOSES:?} - 'purpose'");
             return Err(bad_request("invalid_value", "purpose", message));
         }
@@ -71,9 +87,12 @@ impl Form {
             let message = "Invalid file format for Batch API. Must be .jsonl";
             return Err(bad_request("invalid_value", "file", message));
         }
+        if rules.lifetimes.is_none() && (self.anchor.is_some() || self.seconds.is_some()) {
+            return Err(bad_request("unknown_parameter", "expires_after", "Unknown parameter: 'expires_after'."));
+        }
         let lifetime = match (self.anchor.as_deref(), self.seconds) {
-            (None, None) => (purpose == "batch").then_some(DEFAULT_LIFETIME),
-            (Some("created_at"), Some(seconds)) => Some(checked_lifetime(&seconds)?),
+            (None, None) => (purpose == "batch" && rules.most_files.is_none()).then_some(DEFAULT_LIFETIME),
+            (Some("created_at"), Some(seconds)) => Some(checked_lifetime(rules, &seconds)?),
             (Some("created_at"), None) => return Err(missing("expires_after.seconds")),
             (None, Some(_)) => return Err(missing("expires_after.anchor")),
             (Some(_), _) => {
@@ -85,9 +104,14 @@ impl Form {
     }
 }
 
-fn checked_lifetime(seconds: &str) -> Result<i64, Failure> {
-    seconds.parse().ok().filter(|seconds| LIFETIMES.contains(seconds)).ok_or_else(|| {
-        let message = "Invalid value for 'expires_after.seconds': must be between 3600 and 2592000.";
+fn checked_lifetime(rules: &Rules, seconds: &str) -> Result<i64, Failure> {
+    let bounds = rules.lifetimes.clone().unwrap_or(LIFETIMES);
+    seconds.parse().ok().filter(|seconds| bounds.contains(seconds)).ok_or_else(|| {
+        let message = format!(
+            "Invalid value for 'expires_after.seconds': must be between {} and {}.",
+            bounds.start(),
+            bounds.end()
+        );
         bad_request("invalid_value", "expires_after.seconds", message)
     })
 }
@@ -102,7 +126,11 @@ async fn read_form(headers: &HeaderMap, body: Incoming) -> Result<Form, Failure>
     while let Some(part) = parts.next_field().await.map_err(unreadable)? {
         let name = part.name().unwrap_or_default().to_owned();
         match name.as_str() {
-            "file" => form.file = Some(read_file(part, announced.unwrap_or(0)).await?),
+            "file_name" => form.is_named = !read_text(part).await?.is_empty(),
+            "file" => {
+                form.file_type = part.content_type().map(ToString::to_string);
+                form.file = Some(read_file(part, announced.unwrap_or(0)).await?);
+            }
             "purpose" => form.purpose = Some(read_text(part).await?),
             "expires_after[anchor]" | "expires_after.anchor" => form.anchor = Some(read_text(part).await?),
             "expires_after[seconds]" | "expires_after.seconds" => form.seconds = Some(read_text(part).await?),

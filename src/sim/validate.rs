@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::sim::answers::{Call, Endpoint};
+use crate::sim::dialect::Dialect;
 use crate::sim::limits::{Limits, MAX_EMBEDDING_INPUTS, MAX_LISTED_ERRORS};
 use crate::sim::peek;
 use crate::sim::reply::ApiFailure;
@@ -63,11 +64,22 @@ impl Input {
     }
 }
 
-/// Checks a whole file against `endpoint`.
+/// What a file is checked against.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) dialect: Dialect,
+    pub(super) endpoint: Endpoint,
+    pub(super) limits: Limits,
+    /// The model of all lines, where the batch names it.
+    pub(super) job_model: Option<String>,
+}
+
+/// Checks a whole file against `terms`.
 ///
 /// # Errors
 /// All faults found, at most [`MAX_LISTED_ERRORS`].
-pub(super) fn validate(bytes: &Bytes, endpoint: Endpoint, limits: Limits) -> Result<Input, Vec<LineError>> {
+pub(super) fn validate(bytes: &Bytes, terms: &Terms) -> Result<Input, Vec<LineError>> {
+    let limits = terms.limits;
     if bytes.len() as u64 > limits.max_bytes {
         let message = format!("The input file is larger than the limit of {} bytes.", limits.max_bytes);
         return Err(vec![LineError::whole("file_too_large", message)]);
@@ -83,7 +95,7 @@ pub(super) fn validate(bytes: &Bytes, endpoint: Endpoint, limits: Limits) -> Res
             format!("The input file has {count} requests. The limit is {} requests in one batch.", limits.max_requests);
         return Err(vec![LineError::whole("too_many_tasks", message)]);
     }
-    let mut check = Check::new(bytes, endpoint, count);
+    let mut check = Check::new(bytes, terms, count);
     let mut start = 0;
     for end in memchr::memchr_iter(b'\n', content).chain([content.len()]) {
         check.line(content.get(start..end).unwrap_or_default());
@@ -94,7 +106,7 @@ pub(super) fn validate(bytes: &Bytes, endpoint: Endpoint, limits: Limits) -> Res
 
 struct Check<'a> {
     bytes: &'a Bytes,
-    endpoint: Endpoint,
+    terms: &'a Terms,
     number: usize,
     model: Option<Cow<'a, str>>,
     ids: HashSet<Cow<'a, str>>,
@@ -105,9 +117,9 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(bytes: &'a Bytes, endpoint: Endpoint, count: usize) -> Self {
+    fn new(bytes: &'a Bytes, terms: &'a Terms, count: usize) -> Self {
         let (ids, lines) = (HashSet::with_capacity(count), Vec::with_capacity(count));
-        Self { bytes, endpoint, number: 0, model: None, ids, lines, tokens: 0, embedding_inputs: 0, errors: Vec::new() }
+        Self { bytes, terms, number: 0, model: None, ids, lines, tokens: 0, embedding_inputs: 0, errors: Vec::new() }
     }
 
     fn line(&mut self, line: &'a [u8]) {
@@ -119,13 +131,12 @@ impl<'a> Check<'a> {
             return;
         };
         self.custom_id(custom_id);
-        if self.text("method", method).is_some_and(|method| method != "POST") {
-            self.error("invalid_method", Some("method"), "Only the method POST is supported.".to_owned());
-        }
-        let endpoint = self.endpoint.path();
-        if self.text("url", url).is_some_and(|url| !url.starts_with(endpoint)) {
-            let message = "The URL provided for this request does not prefix-match the batch endpoint.";
-            self.error("invalid_url", Some("url"), message.to_owned());
+        if self.terms.dialect.rules().bare_lines {
+            if method.is_some() || url.is_some() {
+                self.error("extra_forbidden", None, "Extra inputs are not permitted".to_owned());
+            }
+        } else {
+            self.call(method, url);
         }
         match body {
             Some(body) => self.body(body),
@@ -133,6 +144,19 @@ impl<'a> Check<'a> {
         }
         if let (Some(custom_id), Some(body)) = (custom_id, body) {
             self.lines.push(Line { custom_id: self.range_of(custom_id), body: self.range_of(body) });
+        }
+    }
+
+    /// Method and URL of a line.
+    fn call(&mut self, method: Option<&'a RawValue>, url: Option<&'a RawValue>) {
+        if self.text("method", method).is_some_and(|method| method != "POST") {
+            self.error("invalid_method", Some("method"), "Only the method POST is supported.".to_owned());
+        }
+        let (terms, endpoint) = (self.terms, self.terms.endpoint.path());
+        let fits = |url: &str| url.starts_with(endpoint) || terms.dialect.endpoint(url).as_deref() == Some(endpoint);
+        if self.text("url", url).is_some_and(|url| !fits(&url)) {
+            let message = "The URL provided for this request does not prefix-match the batch endpoint.";
+            self.error("invalid_url", Some("url"), message.to_owned());
         }
     }
 
@@ -150,13 +174,13 @@ impl<'a> Check<'a> {
     }
 
     fn body(&mut self, body: &'a RawValue) {
-        let call = match Call::parse(self.endpoint, body.get()) {
+        let call = match Call::parse(self.terms.endpoint, body.get()) {
             Ok(call) => call,
             Err(failure) => return self.refused(&failure),
         };
         match &self.model {
             None => self.model = Some(call.model.clone()),
-            Some(first) if *first != call.model => {
+            Some(first) if *first != call.model && !self.terms.dialect.rules().mixed_models => {
                 let message = format!(
                     "The model '{}' for this request does not match the rest of the batch. \
                      Each batch must contain requests for a single model.",
@@ -185,7 +209,7 @@ impl<'a> Check<'a> {
             let message = "Background mode is not supported in the Batch API.";
             self.error("invalid_request", Some("body.background"), message.to_owned());
         }
-        if self.endpoint == Endpoint::Embeddings {
+        if self.terms.endpoint == Endpoint::Embeddings {
             self.embedding_inputs += call.embedding_inputs();
         }
         self.tokens += call.input_tokens();
@@ -234,7 +258,7 @@ impl<'a> Check<'a> {
             self.errors.push(LineError::whole("too_many_embedding_inputs", message));
         }
         if self.errors.is_empty() {
-            let model = self.model.map(Cow::into_owned).unwrap_or_default();
+            let model = self.terms.job_model.clone().or(self.model.map(Cow::into_owned)).unwrap_or_default();
             Ok(Input { bytes: self.bytes.clone(), lines: self.lines, model, tokens: self.tokens })
         } else {
             Err(self.errors)

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::sim::batches::{Batch, Progress, Status};
+use crate::sim::dialect::rfc3339;
 use crate::sim::faults::Fault;
 use crate::sim::life::{RUNNING_ENDS, RUNNING_STARTS};
 use crate::sim::state::State;
@@ -16,7 +17,7 @@ const HIDDEN_READS: u32 = 3;
 /// The batch as it is.
 pub(super) fn object(state: &State, batch: &Batch) -> Value {
     let progress = batch.progress.lock();
-    render(state, batch, &progress)
+    batch.account.dialect.dress(render(state, batch, &progress))
 }
 
 /// The batch as one read shows it: with the faults that are armed.
@@ -43,6 +44,7 @@ pub(super) fn read(state: &State, batch: &Batch) -> Value {
         set(&mut object, "status", json!("validating"));
         set(&mut object, "request_counts", json!({"total": 0, "completed": 0, "failed": 0}));
     }
+    let mut object = batch.account.dialect.dress(object);
     if state.faults.take(Fault::StatusUnknown) {
         set(&mut object, "status", json!("rebalancing"));
     }
@@ -58,7 +60,7 @@ pub(super) fn read(state: &State, batch: &Batch) -> Value {
         }
     }
     if state.faults.take(Fault::MissingFields) {
-        let kept = ["id", "status", "output_file_id", "error_file_id"];
+        let kept = ["id", "status", "output_file_id", "error_file_id", "output_file", "error_file"];
         if let Some(fields) = object.as_object_mut() {
             fields.retain(|name, value| kept.contains(&name.as_str()) && !value.is_null());
         }
@@ -113,7 +115,7 @@ fn render(state: &State, batch: &Batch, progress: &Progress) -> Value {
     let usage = progress.usage;
     json!({
         "id": batch.id, "object": "batch", "endpoint": batch.endpoint.path(), "model": progress.model,
-        "errors": errors, "input_file_id": batch.input_file_id, "completion_window": "24h",
+        "errors": errors, "input_file_id": batch.input_file_id, "completion_window": batch.window,
         "status": progress.status.name(),
         "output_file_id": progress.output_file_id, "error_file_id": progress.error_file_id,
         "created_at": batch.created_at,
@@ -139,8 +141,4 @@ fn set(object: &mut Value, name: &str, value: Value) {
     if let Some(slot) = object.get_mut(name) {
         *slot = value;
     }
-}
-
-fn rfc3339(seconds: i64) -> Option<String> {
-    jiff::Timestamp::from_second(seconds).ok().map(|at| at.to_string())
 }

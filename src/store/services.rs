@@ -19,6 +19,8 @@ impl RequestOptions {
     pub const DELIVERED: u32 = 16;
     /// The caller sent chat completions; the stored body and the stored answer are Messages.
     pub const FROM_CHAT: u32 = 128;
+    /// Its provider has no batches: a live call answers it, at the full price, when there is a place for it.
+    pub const NO_DISCOUNT: u32 = 64;
     const INPUTS_SHIFT: u32 = 8;
     const INPUTS_MOST: u32 = 0xffff;
     const FALLBACK_SHIFTS: [u32; 2] = [24, 28];

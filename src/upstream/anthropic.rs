@@ -22,8 +22,6 @@ use crate::wire::batch::{BatchObject, BatchStatus};
 const BATCHES: &str = "/messages/batches";
 /// Pages of 100 batches that a look-up reads at most.
 const MAX_PAGES: usize = 60;
-/// How far the provider's clock may be off when batches are looked up by time.
-const CLOCK_TOLERANCE_SECONDS: i64 = 3600;
 /// A result line is not longer than this.
 const MAX_LINE_BYTES: usize = 64 << 20;
 
@@ -66,7 +64,7 @@ impl AnthropicProvider {
         credentials: &Credentials,
         sought: &Sought,
     ) -> Result<Option<BatchObject>, ProviderError> {
-        let oldest = sought.since.unix_seconds() - CLOCK_TOLERANCE_SECONDS;
+        let oldest = sought.oldest();
         let mut undecided = false;
         let mut after: Option<String> = None;
         for _page in 0..MAX_PAGES {
@@ -102,7 +100,7 @@ impl AnthropicProvider {
         batch: &BatchObject,
         sought: &Sought,
     ) -> Result<bool, ProviderError> {
-        let mut body = self.exchange.open(&format!("{BATCHES}/{}/results", batch.id), credentials).await?;
+        let mut body = self.exchange.open(&format!("{BATCHES}/{}/results", batch.id), credentials).await?.1;
         let mut line = Vec::new();
         while let Some(frame) = body.frame().await {
             let data = frame.map_err(|error| unreadable("look-up", &error))?.into_data().unwrap_or_default();
@@ -159,6 +157,6 @@ impl BatchProvider for AnthropicProvider {
     }
 
     fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body> {
-        Box::pin(self.exchange.open(file, credentials))
+        Box::pin(async move { self.exchange.open(file, credentials).await.map(|(_, body)| body) })
     }
 }

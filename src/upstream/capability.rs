@@ -1,9 +1,12 @@
 //! The capability table: what each provider kind can do and how much of it, as data (contract, section 7). Values of
 //! proxy.toml lie over it.
 
+use std::time::Duration;
+
 use crate::config::{BatchingConfig, ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
-use crate::wire::line::frame_length;
+use crate::upstream::files::Upload;
+use crate::wire::line::{LineForm, frame_length};
 
 /// What one configured provider takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +29,30 @@ pub struct Capability {
     pub flex_endpoints: Vec<Endpoint>,
     /// Seconds after which an uploaded file may expire, where the provider knows an expiry.
     pub file_expiry_seconds: Option<u32>,
+    /// How a file is uploaded.
+    pub upload: Upload,
+    /// The provider looks at an uploaded file first: no batch before it has said `processed` (section 4.1).
+    pub files_settle: bool,
+    /// How lines are written.
+    pub line_form: LineForm,
+    /// How long a batch may take, as the provider writes it: `24h`.
+    pub completion_window: String,
+    /// Results can be read while the batch runs (section 4.11).
+    pub partial_results: bool,
+    /// The shortest pause between two looks at one batch.
+    pub min_poll: Duration,
+    /// There are no batches: so many marked calls run live at a time, and the others wait for a place.
+    pub live_calls: Option<usize>,
 }
+
+/// The window that nobody refuses.
+const DAY: &str = "24h";
 
 impl Capability {
     /// Of a configured provider.
     pub fn of(provider: &ProviderConfig, batching: &BatchingConfig) -> Self {
         let kind = Self::of_kind(provider.kind);
+        let live_calls = provider.max_live_calls.and_then(|most| usize::try_from(most).ok());
         let smallest = |own: Option<u64>, common: Option<u64>| match (own, common) {
             (Some(own), Some(common)) => Some(own.min(common)),
             (own, common) => own.or(common),
@@ -49,20 +70,42 @@ impl Capability {
                 .saturating_sub(frame_length(provider.kind.api())),
             in_flight_tokens: smallest(provider.in_flight_tokens.or(kind.in_flight_tokens), batching.in_flight_tokens),
             batches_per_hour: provider.batches_per_hour.or(kind.batches_per_hour),
-            endpoints: provider
-                .endpoints
-                .as_ref()
-                .map_or(kind.endpoints, |names| names.iter().filter_map(|name| name.parse().ok()).collect()),
+            endpoints: match &provider.endpoints {
+                Some(names) => names.iter().filter_map(|name| name.parse().ok()).collect(),
+                None if live_calls.is_some() => Endpoint::of_api(provider.kind.api()),
+                None => kind.endpoints,
+            },
             max_embedding_inputs: kind.max_embedding_inputs,
             flex_endpoints: kind.flex_endpoints,
             file_expiry_seconds: kind.file_expiry_seconds,
             inline: kind.inline,
+            upload: kind.upload,
+            files_settle: kind.files_settle,
+            line_form: kind.line_form,
+            completion_window: provider.completion_window.clone().unwrap_or(kind.completion_window),
+            partial_results: kind.partial_results,
+            min_poll: provider.min_poll.unwrap_or(kind.min_poll),
+            live_calls,
         }
     }
 
-    /// OpenAI's wire with nothing beyond what all have: no flex, and an expiry of files is not known of.
+    /// The window in hours, for providers that want a number.
+    pub fn window_hours(&self) -> u32 {
+        let window = &self.completion_window;
+        let number = |text: &str| text.parse().ok();
+        let days = window.strip_suffix('d').and_then(number).map(|days: u32| days.saturating_mul(24));
+        days.or_else(|| window.strip_suffix('h').and_then(number)).unwrap_or(24)
+    }
+
+    /// OpenAI's wire with nothing beyond what all have: no flex, no count of batches in an hour, and an expiry of files is not known
+    /// of.
     fn compatible() -> Self {
-        Self { flex_endpoints: Vec::new(), file_expiry_seconds: None, ..Self::of_kind(ProviderKind::OpenAi) }
+        Self {
+            flex_endpoints: Vec::new(),
+            file_expiry_seconds: None,
+            batches_per_hour: None,
+            ..Self::of_kind(ProviderKind::OpenAi)
+        }
     }
 
     fn of_kind(kind: ProviderKind) -> Self {
@@ -73,18 +116,20 @@ impl Capability {
                 max_requests: 100_000,
                 max_bytes: 256_000_000,
                 max_embedding_inputs: 0,
-                in_flight_tokens: None,
-                batches_per_hour: None,
                 inline: true,
                 endpoints: Endpoint::of_api(Api::Anthropic),
-                flex_endpoints: Vec::new(),
-                file_expiry_seconds: None,
+                line_form: LineForm::Anthropic,
+                ..Self::compatible()
             },
-            // Section 4.1: files live for 14 to 30 days; embeddings cannot be batched.
+            // Section 4.1: files live for 14 to 30 days, and are looked at before they are taken; batches never expire, and may be
+            // polled once in a minute; embeddings cannot be batched.
             ProviderKind::Azure => Self {
                 max_requests: 100_000,
                 endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
                 file_expiry_seconds: Some(14 * 24 * 3600),
+                upload: Upload { file_type: "application/json", ..Upload::OPENAI },
+                files_settle: true,
+                min_poll: Duration::from_secs(60),
                 ..Self::compatible()
             },
             // Section 4.6: the smaller of the two documented sizes.
@@ -100,12 +145,26 @@ impl Capability {
             // Section 4.11.
             ProviderKind::Doubleword => Self {
                 endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses, Endpoint::Embeddings],
+                partial_results: true,
                 ..Self::compatible()
             },
-            // Sections 4.2, 4.5, 4.7, 4.9, 4.12 and 4.15: no batches, or none that nightbus speaks.
+            // Section 4.5.
+            ProviderKind::Mistral => Self {
+                max_requests: 1_000_000,
+                max_bytes: 512_000_000,
+                endpoints: vec![Endpoint::ChatCompletions, Endpoint::Embeddings, Endpoint::Moderations],
+                line_form: LineForm::Bare,
+                ..Self::compatible()
+            },
+            // Section 4.7.
+            ProviderKind::Together => Self {
+                max_bytes: 100_000_000,
+                endpoints: vec![Endpoint::ChatCompletions],
+                upload: Upload { path: "/files/upload", purpose: "batch-api", names_file: true, ..Upload::OPENAI },
+                ..Self::compatible()
+            },
+            // Sections 4.2, 4.9, 4.12 and 4.15: no batches, or none that nightbus speaks.
             ProviderKind::Gemini
-            | ProviderKind::Mistral
-            | ProviderKind::Together
             | ProviderKind::Xai
             | ProviderKind::OpenRouter
             | ProviderKind::Vllm
@@ -121,6 +180,13 @@ impl Capability {
                 endpoints: Endpoint::of_api(Api::OpenAi),
                 flex_endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
                 file_expiry_seconds: Some(14 * 24 * 3600),
+                upload: Upload::OPENAI,
+                files_settle: false,
+                line_form: LineForm::OpenAi,
+                completion_window: DAY.to_owned(),
+                partial_results: false,
+                min_poll: Duration::ZERO,
+                live_calls: None,
             },
         }
     }

@@ -185,7 +185,7 @@ impl Exchange {
     }
 
     /// Opens a result file as a stream.
-    pub(super) async fn open(&self, path: &str, credentials: &Credentials) -> Result<Body, ProviderError> {
+    pub(super) async fn open(&self, path: &str, credentials: &Credentials) -> Result<(HeaderMap, Body), ProviderError> {
         let request = self.request("download", Method::GET, path, credentials, empty())?;
         let response = tokio::time::timeout(CALL_TIMEOUT, self.send("download", request))
             .await
@@ -196,7 +196,7 @@ impl Exchange {
                 Some(encoding) if encoding != "identity" => {
                     Err(unreadable("download", &format!("encoded as {encoding:?}, which was not asked for")))
                 }
-                _ => Ok(body),
+                _ => Ok((parts.headers, body)),
             };
         }
         let body = tokio::time::timeout(CALL_TIMEOUT, read("download", body, MAX_ANSWER_BYTES))

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
 use crate::body::Body;
+use crate::upstream::files::Upload;
 use crate::upstream::provider::InputFile;
 
 /// A form: its body, its exact length, and the value of `content-type`.
@@ -17,16 +18,19 @@ pub(crate) struct Form {
 }
 
 /// The form for `POST /files`. `boundary` must not occur in the file; random hex is enough.
-pub(crate) fn upload_form(file: InputFile, expires_after_seconds: Option<u32>, boundary: &str) -> Form {
+pub(crate) fn upload_form(file: InputFile, upload: Upload, expires_after_seconds: Option<u32>, boundary: &str) -> Form {
     let mut head = String::with_capacity(512);
-    push_field(&mut head, boundary, "purpose", "batch");
+    push_field(&mut head, boundary, "purpose", upload.purpose);
+    if upload.names_file {
+        push_field(&mut head, boundary, "file_name", &file.name);
+    }
     if let Some(seconds) = expires_after_seconds {
         push_field(&mut head, boundary, "expires_after[anchor]", "created_at");
         push_field(&mut head, boundary, "expires_after[seconds]", &seconds.to_string());
     }
     head.push_str(&format!(
-        "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{}\"\r\ncontent-type: application/jsonl\r\n\r\n",
-        file.name
+        "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{}\"\r\ncontent-type: {}\r\n\r\n",
+        file.name, upload.file_type
     ));
     let tail = format!("\r\n--{boundary}--\r\n");
     let length = file.length + as_u64(head.len()) + as_u64(tail.len());
@@ -57,7 +61,7 @@ mod tests {
         let content = "{\"a\":1}\n{\"b\":2}\n";
         let file =
             InputFile { name: "bat_1.jsonl".into(), length: content.len() as u64, content: crate::body::full(content) };
-        let form = upload_form(file, Some(3600), "b0undary");
+        let form = upload_form(file, Upload::OPENAI, Some(3600), "b0undary");
         let bytes = form.body.collect().await.unwrap().to_bytes();
         assert_eq!(bytes.len() as u64, form.length);
         let stream = futures_util::stream::once(async move { Ok::<_, std::io::Error>(bytes) });

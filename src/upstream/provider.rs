@@ -5,10 +5,12 @@ use std::fmt;
 use std::future::Future;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use serde::Serialize;
 
 use crate::body::Body;
 use crate::domain::clock::Micros;
@@ -50,6 +52,8 @@ pub struct CreateBatch {
     pub input: BatchInput,
     /// The endpoint of all lines.
     pub endpoint: Endpoint,
+    /// The model of all lines.
+    pub model: Arc<str>,
 }
 
 /// A live call, as nightbus makes it for a request that it has accepted.
@@ -95,11 +99,59 @@ pub struct Sought {
     pub id: BatchId,
     /// When its intent was written; the provider's clock may differ by an hour.
     pub since: Micros,
+    /// The file it was to be made of: no other batch has it.
+    pub input_file: Option<String>,
     /// How many lines it has: some may have ended before it was created.
     pub lines: RangeInclusive<u32>,
     /// The provider's ids of batches that are known to be others. Only filled for providers without a place for a
     /// stamp on the batch itself ([`Capability::inline`]).
     pub others: HashSet<String>,
+}
+
+impl Sought {
+    /// Whether a batch carries our stamp, or was made of our file.
+    pub fn is(&self, batch: &BatchObject) -> bool {
+        let file = self.input_file.as_ref();
+        batch.nightbus_batch.as_ref().is_some_and(|stamp| *stamp == self.id.to_string())
+            || (file.is_some() && batch.input_file_id.as_ref() == file)
+    }
+
+    /// The earliest time at which it can have been created, by a clock that differs by an hour at most; Unix seconds.
+    pub const fn oldest(&self) -> i64 {
+        self.since.unix_seconds() - CLOCK_TOLERANCE_SECONDS
+    }
+
+    /// The same as RFC 3339 text.
+    pub fn not_before(&self) -> String {
+        jiff::Timestamp::from_second(self.oldest()).map_or_else(|_out_of_range| String::new(), |at| at.to_string())
+    }
+}
+
+/// How far the provider's clock may be off when batches are looked up by time.
+const CLOCK_TOLERANCE_SECONDS: i64 = 3600;
+
+/// What stands on a batch, where the provider keeps such a thing.
+#[derive(Debug, Serialize)]
+pub struct Metadata {
+    nightbus_batch: String,
+}
+
+impl Metadata {
+    /// Of one of ours.
+    pub fn of(id: BatchId) -> Self {
+        Self { nightbus_batch: id.to_string() }
+    }
+}
+
+/// Results of a batch that may still be running.
+#[derive(Debug)]
+pub struct PartialResults {
+    /// The lines after those that were read before.
+    pub body: Body,
+    /// How many lines there are, those before included.
+    pub lines: u64,
+    /// There will be no more.
+    pub ends: bool,
 }
 
 /// A provider's batch API, and its live one.
@@ -127,6 +179,17 @@ pub trait BatchProvider: Send + Sync + fmt::Debug {
 
     /// Opens a result file as a stream.
     fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body>;
+
+    /// Opens what a running batch has written after its first `lines` lines ([`Capability::partial_results`]).
+    fn download_from<'a>(
+        &'a self,
+        _credentials: &'a Credentials,
+        _file: &'a str,
+        _lines: u64,
+    ) -> ProviderFuture<'a, PartialResults> {
+        let cause = "this kind of provider shows no results before the end".to_owned();
+        Box::pin(std::future::ready(Err(ProviderError::Unreadable { operation: "download", cause })))
+    }
 
     /// Makes a live call. Not idempotent: an error that [`ProviderError::is_unsettled`] may have been executed and billed.
     fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer>;

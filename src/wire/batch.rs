@@ -1,6 +1,8 @@
 //! What a provider says of a batch, in one form for all kinds. Each kind's module reads its own objects into it; the
 //! engine acts on nothing else.
 
+use serde_json::Value;
+
 /// What nightbus needs of a provider's batch object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchObject {
@@ -26,8 +28,16 @@ pub struct BatchObject {
     pub total: Option<u32>,
     /// `metadata.nightbus_batch`, where the provider keeps metadata.
     pub nightbus_batch: Option<String>,
+    /// The file it was made of, where the provider says so.
+    pub input_file_id: Option<String>,
     /// Unix seconds, if it can be read.
     pub created_at: Option<i64>,
+}
+
+/// A time as providers write it: Unix seconds, or RFC 3339 text (section 4.1).
+pub(in crate::wire) fn unix_seconds(value: &Value) -> Option<i64> {
+    let text = || value.as_str()?.parse().ok().map(jiff::Timestamp::as_second);
+    value.as_i64().or_else(text)
 }
 
 /// The provider's states (providers.md, section 1.5).

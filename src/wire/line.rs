@@ -8,6 +8,27 @@ use crate::domain::lane::{Api, Endpoint};
 use crate::wire::anthropic;
 use crate::wire::openai::{batch_file, output_line};
 
+/// How the lines of a batch are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineForm {
+    /// With method and URL (providers.md, section 1.6).
+    OpenAi,
+    /// `custom_id` and `body` alone (section 4.5).
+    Bare,
+    /// Inside the call that creates the batch (section 2.2).
+    Anthropic,
+}
+
+impl LineForm {
+    /// That of an API's own provider; those of others are not longer.
+    pub const fn of(api: Api) -> Self {
+        match api {
+            Api::OpenAi => Self::OpenAi,
+            Api::Anthropic => Self::Anthropic,
+        }
+    }
+}
+
 /// What a line says about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineOutcome {
@@ -65,10 +86,11 @@ pub fn frame_length(api: Api) -> u64 {
 
 /// How many bytes a request takes in the input of a batch: known before its body is read, so that the input's
 /// `Content-Length` is known before it is sent.
-pub fn line_length(endpoint: Endpoint, body_len: u64) -> u64 {
-    match endpoint.api() {
-        Api::OpenAi => batch_file::line_length(endpoint, body_len),
-        Api::Anthropic => anthropic::line::line_length(body_len),
+pub fn line_length(form: LineForm, endpoint: Endpoint, body_len: u64) -> u64 {
+    match form {
+        LineForm::OpenAi => batch_file::line_length(endpoint, body_len),
+        LineForm::Bare => batch_file::bare_line_length(body_len),
+        LineForm::Anthropic => anthropic::line::line_length(body_len),
     }
 }
 
@@ -80,11 +102,23 @@ pub const fn frame(api: Api) -> (&'static [u8], &'static [u8]) {
     }
 }
 
-/// Appends one line. `first`: none stands before it.
-pub fn push_line(out: &mut Vec<u8>, batch: BatchId, id: RequestId, endpoint: Endpoint, body: &[u8], first: bool) {
-    match endpoint.api() {
-        Api::OpenAi => batch_file::push_line(out, id, endpoint, body),
-        Api::Anthropic => anthropic::line::push_line(out, batch, id, body, first),
+/// Where a line stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// In which batch.
+    pub batch: BatchId,
+    /// Whose lines have this endpoint.
+    pub endpoint: Endpoint,
+    /// No line stands before it.
+    pub first: bool,
+}
+
+/// Appends one line.
+pub fn push_line(out: &mut Vec<u8>, form: LineForm, place: Place, id: RequestId, body: &[u8]) {
+    match form {
+        LineForm::OpenAi => batch_file::push_line(out, id, place.endpoint, body),
+        LineForm::Bare => batch_file::push_bare_line(out, id, body),
+        LineForm::Anthropic => anthropic::line::push_line(out, place.batch, id, body, place.first),
     }
 }
 

@@ -21,6 +21,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("providers.openai.max_bytes", "\"1MB\"", "1000000"),
     ("providers.openai.in_flight_tokens", "5_000_000_000", "5000000000"),
     ("providers.openai.batches_per_hour", "0x10", "16"),
+    ("providers.openai.completion_window", "\"24h\"", "\"24h\""),
+    ("providers.openai.min_poll", "\"60s\"", "\"1m\""),
     ("providers.openai.endpoints", "[\"/v1/embeddings\"]", "[\"/v1/embeddings\"]"),
     ("deferral.mode", "\"observe\"", "\"observe\""),
     ("deferral.default", "true", "true"),
@@ -65,6 +67,7 @@ const WITH_COMPANY: &[&str] = &[
     "default_provider",
     "prices",
     "providers.openai.api_version",
+    "providers.openai.max_live_calls",
     "deferral.rules[].model",
     "deferral.rules[].path",
     "deferral.rules[].user_agent",
@@ -137,13 +140,21 @@ fn kinds_know_their_address_and_what_they_cannot_do() {
     let told =
         "[providers.own]\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:9/v1\"\nendpoints = [\"/v1/embeddings\"]";
     assert!(mistakes(told).is_empty(), "a gateway may have batches");
+    let own = "[providers.own]\nkind = \"vllm\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmax_live_calls = 8";
+    assert_eq!(shown(&load_with(own, &[]).unwrap(), "providers.own.max_live_calls"), "8");
+    let groq = load_with("[providers.groq]\nkind = \"groq\"\ncompletion_window = \"7d\"", &[]).unwrap();
+    assert_eq!(shown(&groq, "providers.groq.completion_window"), "\"7d\"");
     for (text, expected) in [
         ("[providers.own]\nkind = \"vllm\"", "providers.own.base_url: is required"),
         ("[providers.azure]\nkind = \"azure\"", "providers.azure.base_url: is required"),
-        ("[providers.m]\nkind = \"mistral\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
+        ("[providers.m]\nkind = \"gemini\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
         ("[providers.openai]\napi_version = \"1\"", "azure"),
         ("[providers.azure]\nkind = \"azure\"\nbase_url = \"http://h/v1\"\napi_version = \"a&b\"", "api_version"),
         ("[providers.x]\nkind = \"mistal\"\nbase_url = \"http://h/v1\"", "mistral"),
+        ("[providers.x]\nkind = \"mistal\"", "mistral"),
+        ("[providers.openai]\nmax_live_calls = 8", "is for kinds without batches"),
+        ("[providers.openai]\ncompletion_window = \"48h\"", "knows \"24h\" alone"),
+        ("[providers.groq]\nkind = \"groq\"\ncompletion_window = \"a week\"", "expected hours or days"),
     ] {
         let found = mistakes(text);
         assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");

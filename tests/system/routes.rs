@@ -209,3 +209,17 @@ async fn azure_is_called_with_its_own_header() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_chat_call_is_refused_in_its_own_envelope_whatever_the_default_provider_is() {
+    let provider = Provider::quick().await;
+    let base = provider.sim.base_url();
+    let tables = format!("[providers.anthropic]\nbase_url = \"{base}\"\napi_key_env = \"ANTHROPIC_KEY\"\n{ROUTES}");
+    let text = toml(&base, "store = \"memory\"\ndefault_provider = \"anthropic\"", &tables);
+    let proxy = Proxy::with_environment(&text, &[("ANTHROPIC_KEY", OWN_KEY)]).await;
+    let mut body = chat("x");
+    body["n"] = json!(2);
+    let reply = proxy.client.post(CHAT, &[DEFER], body.to_string()).await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["error"]["param"]), (400, &json!("n")), "{reply:?}");
+    assert_eq!(reply.json().get("type"), None, "OpenAI's envelope: {reply:?}");
+}

@@ -20,8 +20,8 @@ pub(super) const PROVIDERS: Section = Section {
             "kind",
             Kind::Choice(ProviderKind::NAMES),
             "The API it speaks. Batches: `openai` (it fits everybody with OpenAI's Files and Batches), `azure`, `groq`, \
-             `dashscope`, `doubleword`, and `anthropic` (Messages and Message Batches). Live only, with no discount: \
-             `gemini`, `mistral`, `together`, `xai`, `openrouter`, whose batches have another wire, and `vllm`, \
+             `dashscope`, `doubleword`, `mistral`, `together`, and `anthropic` (Messages and Message Batches). Live only, with \
+             no discount: `gemini`, `xai`, `openrouter`, whose batches have another wire, and `vllm`, \
              `openai-compatible`. The provider called `anthropic` is of that kind without being told.",
         )
         .default("\"openai\""),
@@ -60,6 +60,28 @@ pub(super) const PROVIDERS: Section = Section {
              for a `base_url` that ends in `/openai/v1`.",
         )
         .example("\"2025-04-01-preview\""),
+        Key::new(
+            "completion_window",
+            text("hours or days, such as \"24h\" or \"7d\""),
+            "How long a batch may take, as the provider writes it. Kinds `groq` (to `7d`), `dashscope` (to `336h`), `doubleword` \
+             (`24h`, `1h`), `mistral` (to `168h`), `vllm`, `openai-compatible`; all others know `24h`, which is everybody's default.",
+        )
+        .example("\"24h\"")
+        .risk("What the provider has not done after it is submitted again."),
+        Key::new(
+            "min_poll",
+            duration(0),
+            "Shortest pause between two looks at one batch, whatever `batching.poll` says. Kind `azure`: `60s`; all others: none.",
+        )
+        .example("\"60s\"")
+        .risk("Answers are found so much later."),
+        Key::new(
+            "max_live_calls",
+            Kind::Count { min: 1, max: 65_536 },
+            "For providers without batches (`vllm`, `openai-compatible`, `gemini`, `xai`, `openrouter`): marked calls wait in the \
+             queue, and so many of them run live at a time. There is no discount, and they say so. Without it they go live at once.",
+        )
+        .example("8"),
         Key::new(
             "endpoints",
             Kind::Texts { what: "endpoints", choices: ENDPOINTS },

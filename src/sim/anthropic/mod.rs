@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, header};
 use serde_json::{Value, json};
 
 use crate::body::Body;
+use crate::sim::dialect::Dialect;
 use crate::sim::reply::{self, Failure, Outcome};
 use crate::sim::server::Query;
 use crate::sim::state::{Account, State};
@@ -156,7 +157,12 @@ fn account(state: &State, headers: &HeaderMap) -> Result<Account, Refusal> {
         return Err(Refusal::new("authentication_error", "invalid x-api-key"));
     }
     let workspace = text("anthropic-workspace-id").to_owned();
-    Ok(Account { key: key.to_owned(), organization: "anthropic".to_owned(), project: workspace })
+    Ok(Account {
+        dialect: Dialect::OpenAi,
+        key: key.to_owned(),
+        organization: "anthropic".to_owned(),
+        project: workspace,
+    })
 }
 
 /// The place of the version among [`VERSIONS`].

@@ -76,6 +76,7 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
         failed: final_counts.map(|counts| counts.not_succeeded()),
         errors: Vec::new(),
         nightbus_batch: None,
+        input_file_id: None,
         created_at: raw.created_at.and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_second),
     })
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::{RawValue, Value};
 
-use crate::wire::batch::{BatchFault, BatchObject, BatchStatus};
+use crate::wire::batch::{BatchFault, BatchObject, BatchStatus, unix_seconds};
 
 #[derive(Deserialize)]
 struct Raw<'a> {
@@ -23,8 +23,10 @@ struct Raw<'a> {
     errors: Option<&'a RawValue>,
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    created_at: Option<&'a RawValue>,
+    #[serde(default)]
+    created_at: Value,
+    #[serde(default)]
+    input_file_id: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -49,8 +51,31 @@ struct List<'a> {
 }
 
 #[derive(Deserialize)]
-struct FileObject {
+struct RawFile {
     id: String,
+    #[serde(default)]
+    status: Option<String>,
+}
+
+/// A File object.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileObject {
+    /// The provider's id.
+    pub id: String,
+    /// Whether it can be used.
+    pub status: FileStatus,
+}
+
+/// Where a file stands, with providers that look at files before they take them (providers.md, section 4.1). Nobody else's
+/// word for it is waited for: the field is deprecated (section 1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileStatus {
+    /// `processed`, or nothing said.
+    Usable,
+    /// `error`: it will never be.
+    Refused,
+    /// Anything else.
+    Pending,
 }
 
 /// Reads a Batch object.
@@ -82,7 +107,8 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
         nightbus_batch: metadata
             .and_then(|mut metadata| metadata.remove("nightbus_batch"))
             .and_then(|value| value.as_str().map(ToOwned::to_owned)),
-        created_at: raw.created_at.and_then(|raw| raw.get().parse().ok()),
+        input_file_id: raw.input_file_id,
+        created_at: unix_seconds(&raw.created_at),
     })
 }
 
@@ -93,9 +119,15 @@ pub fn parse_batch_list(body: &[u8]) -> Result<(Vec<BatchObject>, bool), serde_j
     Ok((batches, list.has_more.unwrap_or(false)))
 }
 
-/// Reads the id of a File object.
-pub fn parse_file_id(body: &[u8]) -> Result<String, serde_json::Error> {
-    serde_json::from_slice::<FileObject>(body).map(|file| file.id)
+/// Reads a File object.
+pub fn parse_file(body: &[u8]) -> Result<FileObject, serde_json::Error> {
+    let raw: RawFile = serde_json::from_slice(body)?;
+    let status = match raw.status.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" | "processed" => FileStatus::Usable,
+        "error" => FileStatus::Refused,
+        _ => FileStatus::Pending,
+    };
+    Ok(FileObject { id: raw.id, status })
 }
 
 fn status(text: &str) -> BatchStatus {
@@ -155,10 +187,24 @@ mod tests {
             br#"{"id":"b","status":"Expired","request_counts":null,"errors":[],"created_at":"2026-11-23T06:00:00Z"}"#,
         )
         .unwrap();
-        assert_eq!((batch.status, batch.created_at, batch.errors.len()), (BatchStatus::Expired, None, 0));
+        assert_eq!(
+            (batch.status, batch.created_at, batch.errors.len()),
+            (BatchStatus::Expired, Some(1_795_413_600), 0)
+        );
         assert_eq!(parse_batch(br#"{"id":"b"}"#).unwrap().status, BatchStatus::Running);
         assert_eq!(parse_batch(br#"{"id":"b","status":"exploded"}"#).unwrap().status, BatchStatus::Running);
         assert!(parse_batch(b"<html>").is_err());
+    }
+
+    #[test]
+    fn a_file_is_pending_until_it_is_said_to_be_processed() {
+        let status = |text: &str| parse_file(format!(r#"{{"id":"f"{text}}}"#).as_bytes()).unwrap().status;
+        assert_eq!((status(""), status(r#","status":"Processed""#)), (FileStatus::Usable, FileStatus::Usable));
+        assert_eq!(
+            (status(r#","status":"pending""#), status(r#","status":"running""#)),
+            (FileStatus::Pending, FileStatus::Pending)
+        );
+        assert_eq!(status(r#","status":"error""#), FileStatus::Refused);
     }
 
     #[test]

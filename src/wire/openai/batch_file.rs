@@ -22,6 +22,21 @@ pub(in crate::wire) fn push_line(out: &mut Vec<u8>, id: RequestId, endpoint: End
     out.extend_from_slice(END);
 }
 
+/// The same for lines without method and URL.
+pub(in crate::wire) fn bare_line_length(body_len: u64) -> u64 {
+    let around = PREFIX.len() + RequestId::PREFIX.len() + 32 + BODY.len() + END.len();
+    body_len.saturating_add(u64::try_from(around).unwrap_or(u64::MAX))
+}
+
+/// Appends one of these.
+pub(in crate::wire) fn push_bare_line(out: &mut Vec<u8>, id: RequestId, body: &[u8]) {
+    out.extend_from_slice(PREFIX);
+    out.extend_from_slice(id.to_string().as_bytes());
+    out.extend_from_slice(BODY);
+    out.extend_from_slice(body);
+    out.extend_from_slice(END);
+}
+
 const PREFIX: &[u8] = b"{\"custom_id\":\"";
 const MIDDLE: &[u8] = b"\",\"method\":\"POST\",\"url\":\"";
 const BODY: &[u8] = b"\",\"body\":";
@@ -48,6 +63,11 @@ mod tests {
             assert_eq!(value["url"], endpoint.as_str());
             assert_eq!(line.last(), Some(&b'\n'));
             assert!(line.windows(body.len()).any(|window| window == body));
+            let mut bare = Vec::new();
+            push_bare_line(&mut bare, id, body);
+            assert_eq!(bare.len() as u64, bare_line_length(body.len() as u64));
+            let bare: serde_json::Value = serde_json::from_slice(&bare).unwrap();
+            assert_eq!((bare["custom_id"] == value["custom_id"], bare.get("url")), (true, None));
         }
     }
 }

@@ -1,0 +1,125 @@
+//! Mistral's batch jobs (providers.md, section 4.5): OpenAI's files, with lines of `custom_id` and `body` alone, and a job that
+//! names the model for all of them.
+
+use http::{Method, Uri};
+use serde::Serialize;
+
+use crate::body::Body;
+use crate::upstream::capability::Capability;
+use crate::upstream::client::UpstreamClient;
+use crate::upstream::exchange::{Exchange, unreadable};
+use crate::upstream::files::Files;
+use crate::upstream::provider::{
+    BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, Metadata, ProviderError,
+    ProviderFuture, Sought,
+};
+use crate::wire::batch::BatchObject;
+use crate::wire::mistral::{parse_job, parse_jobs};
+
+const JOBS: &str = "/batch/jobs";
+const PAGE: usize = 100;
+/// Pages that a look-up reads at most.
+const MAX_PAGES: usize = 60;
+
+/// A provider that speaks Mistral's batch jobs.
+#[derive(Debug)]
+pub struct MistralProvider {
+    files: Files,
+}
+
+#[derive(Serialize)]
+struct CreateJob<'a> {
+    endpoint: &'static str,
+    model: &'a str,
+    input_files: [&'a str; 1],
+    timeout_hours: u32,
+    metadata: Metadata,
+}
+
+impl MistralProvider {
+    /// At `base_url` (with `/v1` at its end).
+    pub fn new(client: UpstreamClient, base_url: &Uri, capability: Capability) -> Self {
+        Self { files: Files { exchange: Exchange::new(client, base_url), capability } }
+    }
+
+    async fn ask(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        credentials: &Credentials,
+        json: Option<Vec<u8>>,
+    ) -> Result<BatchObject, ProviderError> {
+        let body = self.files.exchange.call_json(operation, method, path, credentials, json).await?;
+        parse_job(&body).map_err(|error| unreadable(operation, &error))
+    }
+
+    async fn find_job(&self, credentials: &Credentials, sought: &Sought) -> Result<Option<BatchObject>, ProviderError> {
+        // In which order jobs are listed is not documented: every page is read.
+        for page in 0..MAX_PAGES {
+            let path = format!("{JOBS}?page={page}&page_size={PAGE}&created_after={}", sought.not_before());
+            let body = self.files.exchange.call_json("look-up", Method::GET, &path, credentials, None).await?;
+            let (jobs, listed) = parse_jobs(&body).map_err(|error| unreadable("look-up", &error))?;
+            if let Some(found) = jobs.into_iter().find(|job| sought.is(job)) {
+                return Ok(Some(found));
+            }
+            if listed < PAGE {
+                return Ok(None);
+            }
+        }
+        Err(unreadable("look-up", &"the list of jobs does not end"))
+    }
+}
+
+impl BatchProvider for MistralProvider {
+    fn capability(&self) -> &Capability {
+        &self.files.capability
+    }
+
+    fn upload<'a>(&'a self, credentials: &'a Credentials, file: InputFile) -> ProviderFuture<'a, String> {
+        Box::pin(self.files.upload(credentials, file))
+    }
+
+    fn create<'a>(&'a self, credentials: &'a Credentials, batch: CreateBatch) -> ProviderFuture<'a, BatchObject> {
+        Box::pin(async move {
+            let BatchInput::Uploaded(file) = &batch.input else {
+                return Err(unreadable("create", &"this kind of provider takes its lines in a file"));
+            };
+            let call = CreateJob {
+                endpoint: batch.endpoint.as_str(),
+                model: &batch.model,
+                input_files: [file],
+                timeout_hours: self.files.capability.window_hours(),
+                metadata: Metadata::of(batch.id),
+            };
+            let json = serde_json::to_vec(&call).unwrap_or_default();
+            self.ask("create", Method::POST, JOBS, credentials, Some(json)).await
+        })
+    }
+
+    fn find<'a>(&'a self, credentials: &'a Credentials, sought: &'a Sought) -> ProviderFuture<'a, Option<BatchObject>> {
+        Box::pin(self.find_job(credentials, sought))
+    }
+
+    fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
+        Box::pin(async move { self.ask("poll", Method::GET, &format!("{JOBS}/{batch}"), credentials, None).await })
+    }
+
+    fn cancel<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
+        Box::pin(
+            async move { self.ask("cancel", Method::POST, &format!("{JOBS}/{batch}/cancel"), credentials, None).await },
+        )
+    }
+
+    fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body> {
+        Box::pin(self.files.download(credentials, file))
+    }
+
+    fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer> {
+        Box::pin(self.files.exchange.call_live(credentials, call))
+    }
+
+    fn delete_file<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, ()> {
+        Box::pin(self.files.delete(credentials, file))
+    }
+}

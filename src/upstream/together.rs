@@ -1,0 +1,107 @@
+//! Together's batches (providers.md, section 4.7): OpenAI's lines in a file that is uploaded elsewhere, a job inside the answer to its
+//! creation, and no metadata. A job is known by the file it was made of, which no other batch has.
+
+use http::{Method, Uri};
+use serde::Serialize;
+
+use crate::body::Body;
+use crate::upstream::capability::Capability;
+use crate::upstream::client::UpstreamClient;
+use crate::upstream::exchange::{Exchange, unreadable};
+use crate::upstream::files::Files;
+use crate::upstream::provider::{
+    BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError,
+    ProviderFuture, Sought,
+};
+use crate::wire::batch::BatchObject;
+use crate::wire::together::{parse_created, parse_job, parse_jobs};
+
+const BATCHES: &str = "/batches";
+
+/// A provider that speaks Together's batches.
+#[derive(Debug)]
+pub struct TogetherProvider {
+    files: Files,
+}
+
+#[derive(Serialize)]
+struct CreateJob<'a> {
+    input_file_id: &'a str,
+    endpoint: &'static str,
+    completion_window: &'a str,
+}
+
+impl TogetherProvider {
+    /// At `base_url` (with `/v1` at its end).
+    pub fn new(client: UpstreamClient, base_url: &Uri, capability: Capability) -> Self {
+        Self { files: Files { exchange: Exchange::new(client, base_url), capability } }
+    }
+
+    async fn ask(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        credentials: &Credentials,
+    ) -> Result<BatchObject, ProviderError> {
+        let body = self.files.exchange.call_json(operation, method, path, credentials, None).await?;
+        parse_job(&body).map_err(|error| unreadable(operation, &error))
+    }
+}
+
+impl BatchProvider for TogetherProvider {
+    fn capability(&self) -> &Capability {
+        &self.files.capability
+    }
+
+    fn upload<'a>(&'a self, credentials: &'a Credentials, file: InputFile) -> ProviderFuture<'a, String> {
+        Box::pin(self.files.upload(credentials, file))
+    }
+
+    fn create<'a>(&'a self, credentials: &'a Credentials, batch: CreateBatch) -> ProviderFuture<'a, BatchObject> {
+        Box::pin(async move {
+            let BatchInput::Uploaded(file) = &batch.input else {
+                return Err(unreadable("create", &"this kind of provider takes its lines in a file"));
+            };
+            let call = CreateJob {
+                input_file_id: file,
+                endpoint: batch.endpoint.as_str(),
+                completion_window: &self.files.capability.completion_window,
+            };
+            let json = serde_json::to_vec(&call).unwrap_or_default();
+            let body = self.files.exchange.call_json("create", Method::POST, BATCHES, credentials, Some(json)).await?;
+            parse_created(&body).map_err(|error| unreadable("create", &error))
+        })
+    }
+
+    /// All jobs are listed at once.
+    fn find<'a>(&'a self, credentials: &'a Credentials, sought: &'a Sought) -> ProviderFuture<'a, Option<BatchObject>> {
+        Box::pin(async move {
+            let body = self.files.exchange.call_json("look-up", Method::GET, BATCHES, credentials, None).await?;
+            let jobs = parse_jobs(&body).map_err(|error| unreadable("look-up", &error))?;
+            Ok(jobs.into_iter().find(|job| sought.is(job)))
+        })
+    }
+
+    fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
+        Box::pin(async move { self.ask("poll", Method::GET, &format!("{BATCHES}/{batch}"), credentials).await })
+    }
+
+    fn cancel<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
+        Box::pin(
+            async move { self.ask("cancel", Method::POST, &format!("{BATCHES}/{batch}/cancel"), credentials).await },
+        )
+    }
+
+    fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body> {
+        Box::pin(self.files.download(credentials, file))
+    }
+
+    fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer> {
+        Box::pin(self.files.exchange.call_live(credentials, call))
+    }
+
+    fn delete_file<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, ()> {
+        Box::pin(self.files.delete(credentials, file))
+    }
+}

@@ -1,0 +1,101 @@
+//! What the suite has to know of a kind to call it: where the simulator has it, and what its callers send.
+
+use serde_json::{Value, json};
+
+use super::common::client::{CHAT, Client, DEFER, Reply};
+use super::common::provider::Provider;
+use super::common::proxy::{Proxy, toml};
+
+/// A kind.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    /// Below the simulator's address.
+    base: &'static str,
+    model: &'static str,
+    /// The list of batches, below `base`.
+    batches: &'static str,
+    anthropic: bool,
+}
+
+const fn chat(name: &'static str, base: &'static str, model: &'static str) -> Kind {
+    Kind { name, base, model, batches: "/batches", anthropic: false }
+}
+
+pub(crate) const OPENAI: Kind = chat("openai", "/v1", "gpt-6-luna");
+pub(crate) const ANTHROPIC: Kind =
+    Kind { name: "anthropic", base: "/v1", model: "claude-haiku-5-5", batches: "/messages/batches", anthropic: true };
+pub(crate) const AZURE: Kind = chat("azure", "/azure/openai/v1", "gpt-6-luna");
+pub(crate) const GROQ: Kind = chat("groq", "/groq/openai/v1", "openai/gpt-oss-120b");
+pub(crate) const DASHSCOPE: Kind = chat("dashscope", "/dashscope/compatible-mode/v1", "qwen-plus");
+pub(crate) const DOUBLEWORD: Kind = chat("doubleword", "/doubleword/v1", "Qwen/Qwen3-30B");
+pub(crate) const MISTRAL: Kind =
+    Kind { batches: "/batch/jobs", ..chat("mistral", "/mistral/v1", "mistral-small-latest") };
+pub(crate) const TOGETHER: Kind = chat("together", "/together/v1", "meta-llama/Llama-4-Scout");
+
+const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
+
+impl Kind {
+    /// nightbus over the simulator's dialect; `store`: a line of the configuration.
+    pub(crate) async fn proxy(&self, provider: &Provider, store: &str) -> Proxy {
+        let sim = provider.sim.base_url();
+        let (name, base) = (self.name, format!("http://{}{}", provider.sim.addr(), self.base));
+        let flight = "[flight]\nenabled = false";
+        let table =
+            format!("[providers.{name}]\nkind = \"{name}\"\nbase_url = \"{base}\"\nmin_poll = \"100ms\"\n{flight}");
+        // The harness writes the first provider's table by itself.
+        let text = if name == "openai" { toml(&sim, store, flight) } else { toml(&sim, store, &table) };
+        Proxy::from_toml(&text).await
+    }
+
+    /// A call with this text; a marker in it comes back in the answer.
+    pub(crate) fn body(&self, text: &str) -> Value {
+        let mut body = json!({"model": self.model, "messages": [{"role": "user", "content": text}]});
+        if self.anthropic {
+            body["max_tokens"] = json!(64);
+        }
+        body
+    }
+
+    pub(crate) const fn is_anthropic(&self) -> bool {
+        self.anthropic
+    }
+
+    fn path(&self) -> String {
+        let path = if self.anthropic { "/v1/messages" } else { CHAT };
+        format!("/{}{path}", self.name)
+    }
+
+    /// Sends a marked call, with more headers.
+    pub(crate) async fn post(&self, client: &Client, text: &str, more: &[(&str, &str)]) -> Reply {
+        let own: &[(&str, &str)] = if self.anthropic { &[DEFER, VERSION] } else { &[DEFER] };
+        client.post(&self.path(), &[own, more].concat(), self.body(text).to_string()).await
+    }
+
+    /// The text of an answer.
+    pub(crate) fn text(&self, reply: &Reply) -> String {
+        assert_eq!(reply.status, 200, "{}: {reply:?}", self.name);
+        let body = reply.json();
+        let text = if self.anthropic {
+            &body["content"].as_array().unwrap().last().unwrap()["text"]
+        } else {
+            &body["choices"][0]["message"]["content"]
+        };
+        text.as_str().unwrap().to_owned()
+    }
+
+    /// How often a batch was created.
+    pub(crate) async fn creations(&self, provider: &Provider) -> usize {
+        let path = format!("{}{}", self.base, self.batches);
+        let calls = provider.requests(&path).await;
+        calls.iter().filter(|call| call["method"] == "POST" && call["path"] == path.as_str()).count()
+    }
+
+    /// Cancels a batch at the provider, behind nightbus's back.
+    pub(crate) async fn cancel(&self, provider: &Provider, key: &str, batch: &str) -> u16 {
+        let client = Client::new(provider.sim.addr(), key);
+        let path = format!("{}{}/{batch}/cancel", self.base, self.batches);
+        let headers: &[(&str, &str)] = if self.anthropic { &[VERSION] } else { &[] };
+        client.post(&path, headers, "").await.status.as_u16()
+    }
+}
