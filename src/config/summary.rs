@@ -105,6 +105,9 @@ impl Lines {
         if let Some(endpoints) = &provider.endpoints {
             self.texts(&key("endpoints"), endpoints);
         }
+        if let Some(webhooks) = &provider.webhooks {
+            self.text(&key("webhook_secret_env"), &webhooks.env);
+        }
     }
 
     fn deferral(&mut self, deferral: &DeferralConfig) {

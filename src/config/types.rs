@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::callbacks::AllowedTarget;
 use crate::domain::pricing::PriceTable;
-use crate::domain::webhook::Signer;
+use crate::domain::webhook::{Signer, Verifier};
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -104,6 +104,17 @@ pub struct ProviderConfig {
     pub api_version: Option<String>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
+    /// Checks its webhooks; none: they are not taken.
+    pub webhooks: Option<ProviderWebhooks>,
+}
+
+/// A provider that says by webhooks that a batch has ended.
+#[derive(Clone, Debug)]
+pub struct ProviderWebhooks {
+    /// The environment variable of the secret (`webhook_secret_env`).
+    pub env: String,
+    /// Checks them with it.
+    pub verifier: Verifier,
 }
 
 /// One `[[routes]]`.

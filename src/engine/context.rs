@@ -25,6 +25,7 @@ use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
 use crate::engine::retries::Retries;
+use crate::engine::running::Running;
 use crate::engine::view::{EngineEvent, LaneView};
 use crate::engine::waiters::Waiters;
 use crate::store::{NewRequest, SharedStore};
@@ -72,6 +73,8 @@ pub(crate) struct Context {
     pub(crate) budget: Budget,
     /// How long batches take.
     pub(crate) learned: Learned,
+    /// The batches that have a task.
+    pub(crate) running: Running,
     /// Requests accepted and in no batch; intake refuses above the limit.
     pub(crate) queued: AtomicU64,
     /// No new batches: the process is stopping.

@@ -16,6 +16,7 @@ mod collect;
 mod context;
 pub mod deadline;
 mod dispatch;
+mod expected;
 mod expire;
 mod fallback;
 mod flight;
@@ -36,6 +37,7 @@ mod recover;
 mod rescue;
 mod retries;
 mod run;
+mod running;
 mod settle;
 mod submit;
 mod validation;
@@ -67,6 +69,7 @@ use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
 use crate::engine::retries::Retries;
+use crate::engine::running::Running;
 use crate::engine::settle::queued_of;
 use crate::engine::waiters::{Answer, Waiters};
 use crate::store::flights::FlightRecord;
@@ -137,6 +140,7 @@ impl Engine {
             flight: config.flight.clone(),
             budget: Budget::new(config.budget.daily_usd),
             learned: Learned::default(),
+            running: Running::default(),
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             lanes: parking_lot::RwLock::new(Vec::new()),

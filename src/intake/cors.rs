@@ -20,7 +20,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// credentials are sent.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-nightbus-request-id, x-nightbus-state, x-nightbus-service, x-nightbus-batch-id, x-nightbus-wait-ms, \
-     x-nightbus-cost-usd, x-nightbus-saved-usd, x-nightbus-passthrough, location, retry-after, preference-applied, \
+     x-nightbus-cost-usd, x-nightbus-saved-usd, x-nightbus-expected-at, x-nightbus-passthrough, location, retry-after, preference-applied, \
      x-request-id, x-should-retry",
 );
 

@@ -17,7 +17,7 @@ use crate::domain::service::{Fallback, Service};
 use crate::engine::Engine;
 use crate::engine::deadline::deadline_class;
 use crate::engine::keys::Reservation;
-use crate::engine::object::{RequestObject, result_path};
+use crate::engine::object::result_path;
 use crate::engine::orphans::Attachment;
 use crate::engine::waiters::{Answer, Waiter};
 use crate::intake::answer::{self, Asked};
@@ -427,7 +427,7 @@ async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, mark
         None => desk.engine.store().request(asked.id).await,
     };
     let mut response = match record {
-        Ok(Some(record)) => pending(&record, desk.config.retention),
+        Ok(Some(record)) => pending(&desk.engine, &record),
         Ok(None) => {
             return error_response(api, &ApiError::internal("the request is gone: send the call again"));
         }
@@ -443,13 +443,15 @@ async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, mark
 }
 
 /// `202`: not ended yet.
-pub(crate) fn pending(record: &RequestRecord, retention: Duration) -> Response<Body> {
-    let mut response = json_response(StatusCode::ACCEPTED, RequestObject::new(record, retention).to_json());
+pub(crate) fn pending(engine: &Engine, record: &RequestRecord) -> Response<Body> {
+    let object = engine.object(record);
+    let mut response = json_response(StatusCode::ACCEPTED, object.to_json());
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::try_from(result_path(record.request.id)) {
         headers.insert(LOCATION, location);
     }
     headers.insert(RETRY_AFTER, HeaderValue::from(POLL_SECONDS));
     answer::set_pending_headers(headers, record.request.id, record.state);
+    answer::set_expected(headers, object.expected_at());
     response
 }

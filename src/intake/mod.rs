@@ -27,3 +27,4 @@ pub mod service;
 mod sniff;
 pub mod tls;
 mod translated;
+mod webhook;

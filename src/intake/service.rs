@@ -164,7 +164,7 @@ impl Intake {
                 let name = self.provider_name(provider, rest, request.headers());
                 config.providers.get(name).map_or(Api::OpenAi, |provider| provider.kind.api())
             }
-            Route::Own(_) | Route::DeferredCompletion(_) | Route::Unknown => Api::OpenAi,
+            Route::Own(_) | Route::Webhook(_) | Route::DeferredCompletion(_) | Route::Unknown => Api::OpenAi,
         }
     }
 
@@ -178,6 +178,9 @@ impl Intake {
                 "no route for {:?}: the base URL is http://…/v1, /PROVIDER/v1 or /batch/v1",
                 path_of(&path)
             )));
+        }
+        if let Route::Webhook(provider) = place {
+            return desk.webhook(provider, request).await.map(Answered::Now);
         }
         let caller = caller::identify(&desk.config, request.headers())?;
         let marks = marks::read(request.headers(), desk.engine.clock().now())?;
@@ -208,7 +211,7 @@ impl Intake {
                 let caller = caller.fingerprint(&**desk.engine.store(), request.headers());
                 desk.deferred_completion(id, caller).await.map(Answered::Now)
             }
-            Route::Unknown => Err(ApiError::not_found("no such route")),
+            Route::Webhook(_) | Route::Unknown => Err(ApiError::not_found("no such route")),
         }
     }
 

@@ -22,6 +22,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("providers.openai.in_flight_tokens", "5_000_000_000", "5000000000"),
     ("providers.openai.batches_per_hour", "0x10", "16"),
     ("providers.openai.endpoints", "[\"/v1/embeddings\"]", "[\"/v1/embeddings\"]"),
+    ("providers.openai.webhook_secret_env", "\"OPENAI_WEBHOOK_SECRET\"", "\"OPENAI_WEBHOOK_SECRET\""),
     ("deferral.mode", "\"observe\"", "\"observe\""),
     ("deferral.default", "true", "true"),
     ("deferral.fallback", "[\"flex\", \"sync\"]", "[\"flex\", \"sync\"]"),
