@@ -28,18 +28,34 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
-use crate::config::{Config, ConfigErrors};
+use crate::config::{ConfigErrors, InForce};
 use crate::domain::clock::Micros;
 use crate::engine::Engine;
 use crate::intake::listener::{ConnectionInfo, Listener};
+use crate::intake::tls::TlsError;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::telemetry::logging::LoggingError;
 
 /// Further reasons why the process is not ready (none: it is), asked for at each `/readyz`.
 pub type ReadyCheck = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Reads the configuration again, and takes of it what it can; with a mistake, nothing.
-pub type Reload = Arc<dyn Fn() -> Result<ReloadReport, ConfigErrors> + Send + Sync>;
+pub type Reload = Arc<dyn Fn() -> Result<ReloadReport, ReloadError> + Send + Sync>;
+
+/// Why nothing was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration has mistakes.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The log level cannot be set.
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+}
 
 /// What a reload did.
 #[derive(Clone, Debug, Serialize)]
@@ -56,7 +72,7 @@ pub struct AdminState {
     /// The running engine, and its store.
     pub engine: Engine,
     /// The configuration in force.
-    pub config: Arc<Config>,
+    pub config: InForce,
     /// The numbers.
     pub telemetry: Telemetry,
     /// When the process started.
@@ -79,7 +95,7 @@ impl fmt::Debug for AdminState {
 
 /// Serves until `tasks` are asked to stop; then open answers have the configured grace to finish.
 pub async fn serve(listener: Listener, state: AdminState, tls: Option<Arc<ServerConfig>>, tasks: Tasks) {
-    let grace = state.config.shutdown.grace;
+    let grace = state.config.get().shutdown.grace;
     let service = move |request: Request<Incoming>, _connection: ConnectionInfo| {
         let state = state.clone();
         async move { state.answer(request).await }

@@ -174,6 +174,7 @@ impl Lines {
     fn access(&mut self, config: &Config) {
         self.texts("cors.allow_origins", &config.cors.allow_origins);
         self.secret("admin.token", config.admin.token.is_some());
+        self.texts("cors.allow_hosts", &config.cors.allow_hosts);
         self.texts("admin.allowed_hosts", &config.admin.allowed_hosts);
         self.plain("admin.show_bodies", &config.admin.show_bodies);
         for (table, tls) in [("admin.tls", &config.admin.tls), ("tls", &config.tls)] {

@@ -261,6 +261,8 @@ pub enum TlsRoots {
 pub struct CorsConfig {
     /// Origins of web pages that may call the main listener.
     pub allow_origins: Vec<String>,
+    /// Public names under which the main listener is called, in lower case, with or without a port.
+    pub allow_hosts: Vec<String>,
 }
 
 /// `[admin]`
@@ -277,7 +279,7 @@ pub struct AdminConfig {
 }
 
 /// `[tls]`, `[admin.tls]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
     /// PEM chain.
     pub cert: PathBuf,

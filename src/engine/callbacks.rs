@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Takes another configuration of callbacks from now on.
-    pub fn set_callback_policy(&self, policy: CallbacksConfig) {
+    pub(crate) fn set_callback_policy(&self, policy: CallbacksConfig) {
         *self.context.callbacks.policy.write() = Arc::new(policy);
         self.context.callbacks.look();
     }

@@ -79,8 +79,9 @@ impl Context {
             }
         };
         let took = self.learned.recent(&request.lane, u32::try_from(waiting).unwrap_or(u32::MAX), now);
-        let latest = request.created_at.plus(self.batching.max_age).max(now);
-        let soonest = now.plus(self.batching.idle).min(latest);
+        let settings = self.settings();
+        let latest = request.created_at.plus(settings.batching.max_age).max(now);
+        let soonest = now.plus(settings.batching.idle).min(latest);
         Expected::of_waiting(soonest, latest, took)
     }
 }

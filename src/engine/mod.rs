@@ -60,7 +60,7 @@ use crate::engine::accounts::Accounts;
 use crate::engine::bisect::Suspects;
 use crate::engine::budget::Budget;
 use crate::engine::callbacks::Callbacks;
-use crate::engine::context::Context;
+use crate::engine::context::{Context, Settings};
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
 use crate::engine::flight::Flights;
@@ -124,10 +124,8 @@ impl Engine {
             accounts: Accounts::default(),
             providers: parts.providers,
             provider_configs: config.providers.iter().map(|(name, config)| (name.clone(), config.clone())).collect(),
-            prices: Arc::clone(&config.prices),
-            batching: config.batching.clone(),
+            settings: parking_lot::RwLock::new(Arc::new(Settings::of(config))),
             retention: config.retention,
-            orphan_grace: config.hold.orphan_grace,
             events: broadcast::channel(EVENT_BUFFER).0,
             dispatcher,
             deadlines,
@@ -159,6 +157,14 @@ impl Engine {
         let engine = Self { context };
         engine.context.tasks.spawn("orphans", expire::drop_orphans(engine.clone()));
         Ok(engine)
+    }
+
+    /// Takes what a running engine can take of another configuration (`config::reload` says what): for what happens from
+    /// now on.
+    pub fn reconfigure(&self, config: &Config) {
+        *self.context.settings.write() = Arc::new(Settings::of(config));
+        self.context.tell(Message::Settings);
+        self.set_callback_policy(config.callbacks.clone());
     }
 
     /// The store behind it.

@@ -40,12 +40,12 @@ pub(crate) async fn until_ended(
     batch: &BatchRecord,
     hinted: &Notify,
 ) -> Result<Ended, StepError> {
-    let most = context.batching.poll;
     let mut seen = batch.provider.clone();
     let mut pauses = 0;
     let mut refused_since: Option<Instant> = None;
     let mut rescue = Rescue::of(batch);
     loop {
+        let most = context.settings().batching.poll;
         let asked_at = Instant::now();
         let answer = match (credentials(context, batch), &batch.provider.batch_id) {
             (Some((provider, credentials)), Some(id)) => {

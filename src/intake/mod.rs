@@ -10,7 +10,7 @@ mod caller;
 mod classify;
 mod client;
 mod connection;
-mod cors;
+pub(crate) mod cors;
 mod defer;
 mod delivery;
 mod hold;

@@ -108,9 +108,14 @@ impl Intake {
     /// The same with another configuration: for calls from now on.
     #[must_use]
     pub fn with_config(&self, config: Arc<crate::config::Config>) -> Self {
-        let Desk { engine, tasks, .. } = &*self.desk;
+        let Desk { engine, tasks, config: old } = &*self.desk;
+        let meter = match old.prices == config.prices {
+            true => self.meter.clone(),
+            // The old one ends with its last call.
+            false => Meter::start(engine, Arc::clone(&config.prices), tasks),
+        };
         let desk = Desk { config, engine: engine.clone(), tasks: tasks.clone() };
-        Self { desk: Arc::new(desk), ..self.clone() }
+        Self { desk: Arc::new(desk), client: self.client.clone(), meter }
     }
 
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
@@ -118,7 +123,8 @@ impl Intake {
         let origin = request.headers().get(ORIGIN).cloned();
         let api = self.api_of(&request);
         let pages = &self.desk.config.cors.allow_origins;
-        let result = match cors::guard(pages, request.headers()) {
+        let guarded = cors::guard(pages, request.headers()).and_then(|()| cors::guard_host(&self.desk.config, &request));
+        let result = match guarded {
             Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
             Ok(()) => Box::pin(self.route(request, &info)).await,
             Err(error) => Err(error),
