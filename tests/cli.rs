@@ -82,7 +82,9 @@ fn the_help_names_every_command() {
 
 #[test]
 fn nobody_there_is_exit_code_1_and_says_what_to_try() {
-    for arguments in [&["status"][..], &["requests"], &["batches"], &["flights"], &["flush"], &["reload"], &["healthcheck"]] {
+    for arguments in
+        [&["status"][..], &["requests"], &["batches"], &["flights"], &["flush"], &["reload"], &["healthcheck"]]
+    {
         let done = nightbus(&[arguments, &["--admin", "http://127.0.0.1:9"]].concat());
         assert_eq!(done.code, 1, "{arguments:?}");
         assert!(

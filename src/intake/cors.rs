@@ -58,7 +58,8 @@ pub(crate) fn guard_host<B>(config: &Config, request: &Request<B>) -> Result<(),
     }
     // Without a host there is no browser.
     let Some(host) = host_of(request.headers(), request.uri()) else { return Ok(()) };
-    let is_listed = |allowed: &String| allowed.eq_ignore_ascii_case(host.host()) || allowed.eq_ignore_ascii_case(host.as_str());
+    let is_listed =
+        |allowed: &String| allowed.eq_ignore_ascii_case(host.host()) || allowed.eq_ignore_ascii_case(host.as_str());
     if !is_public_name(host.host()) || config.cors.allow_hosts.iter().any(is_listed) {
         return Ok(());
     }

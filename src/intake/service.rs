@@ -123,7 +123,8 @@ impl Intake {
         let origin = request.headers().get(ORIGIN).cloned();
         let api = self.api_of(&request);
         let pages = &self.desk.config.cors.allow_origins;
-        let guarded = cors::guard(pages, request.headers()).and_then(|()| cors::guard_host(&self.desk.config, &request));
+        let guarded =
+            cors::guard(pages, request.headers()).and_then(|()| cors::guard_host(&self.desk.config, &request));
         let result = match guarded {
             Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
             Ok(()) => Box::pin(self.route(request, &info)).await,

@@ -30,19 +30,16 @@ static SET_LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new
 /// # Errors
 /// When the directive is malformed or logging runs already.
 pub fn init(json: bool, level: &str) -> Result<(), LoggingError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level)?)
-        .with_filter_reloading()
-        .with_writer(std::io::stderr)
-        .with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(std::io::stderr).with_target(false);
     // The type of the handle differs with the format.
     let (started, set_level): (_, Box<dyn Fn(EnvFilter) + Send + Sync>) = if json {
-        let builder = builder.json().flatten_event(true);
+        let builder = builder.json().flatten_event(true).with_filter_reloading();
         let handle = builder.reload_handle();
         (builder.finish().try_init(), Box::new(move |filter| took(handle.reload(filter).is_ok())))
     } else {
         let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-        let builder = builder.with_ansi(colours);
+        let builder = builder.with_ansi(colours).with_filter_reloading();
         let handle = builder.reload_handle();
         (builder.finish().try_init(), Box::new(move |filter| took(handle.reload(filter).is_ok())))
     };

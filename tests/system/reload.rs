@@ -68,8 +68,7 @@ async fn timings_and_prices_change_under_requests_that_wait_and_the_status_shows
     assert_eq!(mode().await, "on");
 
     std::fs::write(&prices, price_list(8.0, 4.0)).unwrap();
-    *file.lock() =
-        text("[batching]\nidle = \"50ms\"\nmax_age = \"1h\"\npoll = \"100ms\"\n[deferral]\nmode = \"off\"");
+    *file.lock() = text("[batching]\nidle = \"50ms\"\nmax_age = \"1h\"\npoll = \"100ms\"\n[deferral]\nmode = \"off\"");
     let report = admin.post("/api/reload", &[], "").await;
     assert_eq!(report.json()["taken"], json!(["batching.idle", "deferral.mode", "prices"]), "{report:?}");
     assert_eq!(mode().await, "off");
@@ -136,8 +135,10 @@ async fn a_hangup_changes_the_log_level_and_says_what_needs_a_restart() {
     };
     home.configure(&provider, "[log]\nlevel = \"info,nightbus=debug\"\n[budget]\ndaily_usd = 5.0");
     hang_up();
-    eventually("it is read again", || async { home.logged().contains("the configuration was read again").then_some(()) })
-        .await;
+    eventually("it is read again", || async {
+        home.logged().contains("the configuration was read again").then_some(())
+    })
+    .await;
     assert!(home.logged().contains("log.level") && home.logged().contains("budget.daily_usd"), "{}", home.logged());
     running.client.held(CHAT, &chat("probe-loud")).await;
     assert!(home.logged().contains("request accepted"), "{}", home.logged());
