@@ -33,9 +33,11 @@ impl Context {
     /// Of a request that has not ended.
     fn expected(&self, record: &RequestRecord) -> Option<Expected> {
         let lane = &record.request.lane;
+        // The pace of live calls is the provider's alone.
+        if record.live.is_some() {
+            return None;
+        }
         let expected = match record.state {
-            // The pace of live calls is the provider's alone.
-            _ if record.live.is_some() => None,
             RequestState::Queued => self.expected_queued(&record.request),
             RequestState::Submitted => {
                 let lines = self.running.lines(record.batch_id?)?;

@@ -121,6 +121,7 @@ impl Desk {
                     let id = attachment.id();
                     if let Some(joined) = self.join(attachment, &call.marks).await? {
                         self.keep_callback(id, callback.as_deref()).await?;
+                        self.note_trace(id, call.headers);
                         return Ok(joined);
                     }
                 }
@@ -148,12 +149,20 @@ impl Desk {
         let attachment = owed.then(|| self.engine.orphans().attach_new(id, identity.owed_as(), identity.attempt));
         self.store(request.clone(), line, reservation).await?;
         crash::point("accepted");
+        self.note_trace(id, call.headers);
         Ok(Accepted { asked: asked_of(&request), pending: queued(request), waiter, attachment, answer: None })
     }
 
     async fn keep_callback(&self, id: RequestId, url: Option<&str>) -> Result<(), ApiError> {
         let Some(url) = url else { return Ok(()) };
         self.engine.keep_callback(id, url).await.map_err(|error| unavailable(&error))
+    }
+
+    /// From here on the request's id stands for the trace: in its batch line, in its answer, in what is logged of it.
+    fn note_trace(&self, id: RequestId, headers: &HeaderMap) {
+        if let Some(trace_id) = marks::trace_id(headers) {
+            self.engine.telemetry().request_traced(id, trace_id);
+        }
     }
 
     /// A request that is there already; none: it is gone, and the call is a new one.

@@ -21,6 +21,11 @@ impl Telemetry {
         self.inner.metrics.accepted_bytes.inc_by(bytes);
     }
 
+    /// The call of a deferred request, or one that joined it, is part of a trace. `trace_id` is checked: 32 hexadecimal digits.
+    pub fn request_traced(&self, id: RequestId, trace_id: &str) {
+        tracing::debug!(request = %id, trace_id, "request is part of a trace");
+    }
+
     /// A deferred request ended with `status` by `service`; an empty `service`: nothing was executed.
     pub fn request_finished(&self, service: &str, status: u16, wait: Duration) {
         let service = service_label(service);
