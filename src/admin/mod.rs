@@ -28,14 +28,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
-use crate::config::{ConfigErrors, InForce};
+use crate::config::InForce;
 use crate::domain::clock::Micros;
 use crate::engine::Engine;
 use crate::intake::listener::{ConnectionInfo, Listener};
-use crate::intake::tls::TlsError;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
-use crate::telemetry::logging::LoggingError;
 
 /// Further reasons why the process is not ready (none: it is), asked for at each `/readyz`.
 pub type ReadyCheck = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -43,19 +41,10 @@ pub type ReadyCheck = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 /// Reads the configuration again, and takes of it what it can; with a mistake, nothing.
 pub type Reload = Arc<dyn Fn() -> Result<ReloadReport, ReloadError> + Send + Sync>;
 
-/// Why nothing was taken.
+/// Why nothing was taken: mistakes in the configuration, a certificate that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// The configuration has mistakes.
-    #[error(transparent)]
-    Config(#[from] ConfigErrors),
-    /// A certificate cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The log level cannot be set.
-    #[error(transparent)]
-    Logging(#[from] LoggingError),
-}
+#[error("{0}")]
+pub struct ReloadError(pub Box<dyn std::error::Error + Send + Sync>);
 
 /// What a reload did.
 #[derive(Clone, Debug, Serialize)]

@@ -3,6 +3,7 @@
 //! What is taken is decided by `config::reload`; here it is handed to those who act by it. Called by `POST /api/reload`
 //! and by SIGHUP, one at a time.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -30,10 +31,10 @@ impl Reloader {
     /// As the admin listener and the command line call it.
     pub(super) fn into_reload(self) -> Reload {
         let one_at_a_time = Mutex::new(self);
-        Arc::new(move || one_at_a_time.lock().reload())
+        Arc::new(move || one_at_a_time.lock().reload().map_err(ReloadError))
     }
 
-    fn reload(&self) -> Result<ReloadReport, ReloadError> {
+    fn reload(&self) -> Result<ReloadReport, Box<dyn Error + Send + Sync>> {
         let old = self.in_force.get();
         let Reloaded { config, taken, needs_restart } = config::reload(&old, &(self.loader)()?);
         let config = Arc::new(config);

@@ -311,7 +311,7 @@ mod tests {
         };
         let good = format!("00-{TRACE}-00f067aa0ba902b7-01");
         assert_eq!(id(&[&good]).as_deref(), Some(TRACE));
-        assert_eq!(id(&[&good.replacen("00", "cc", 1), ]).as_deref(), Some(TRACE), "a later version");
+        assert_eq!(id(&[&good.replacen("00", "cc", 1),]).as_deref(), Some(TRACE), "a later version");
         assert_eq!(id(&[&(good.replacen("00", "cc", 1) + "-more")]).as_deref(), Some(TRACE));
         for bad in [
             String::new(),

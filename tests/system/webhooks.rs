@@ -82,7 +82,8 @@ async fn what_is_not_signed_or_too_old_is_refused_without_a_reason() {
     let now = proxy.app().engine().clock().now().unix_seconds();
     let signature = Signer::new(SECRET).unwrap().sign("wh_1", now, body.as_bytes());
     let now = now.to_string();
-    let headers = [("webhook-id", "wh_1"), ("webhook-timestamp", now.as_str()), ("webhook-signature", signature.as_str())];
+    let headers =
+        [("webhook-id", "wh_1"), ("webhook-timestamp", now.as_str()), ("webhook-signature", signature.as_str())];
     let other = anybody.post(PATH, &headers, event("batch.completed", "batch_2")).await;
     for refused in [&bare, &late, &early, &other] {
         assert_eq!((refused.status.as_u16(), &refused.body), (401, &bare.body), "each alike: {refused:?}");
