@@ -98,7 +98,7 @@ pub fn reload(old: &Config, new: &Config) -> Reloaded {
 
 /// The new files of a listener that speaks TLS and goes on to; whether it does is decided at the start.
 fn renewed(old: &Option<TlsConfig>, new: &Option<TlsConfig>) -> Option<TlsConfig> {
-    old.as_ref().and(new.clone())
+    old.as_ref().and_then(|_| new.clone())
 }
 
 /// The keys whose values differ. Of secrets `summary` tells only that they are set, so the client keys are compared here;
