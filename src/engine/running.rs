@@ -4,7 +4,7 @@
 //! provider that a batch has ended. What stands here is in the store as well; after a restart the tasks note it again.
 //! Which webhooks were heard is not: heard again, one costs a look at its batch and nothing else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -16,15 +16,23 @@ use crate::domain::webhook::Verifier;
 use crate::engine::Engine;
 use crate::store::BatchRecord;
 
-/// So many webhooks are remembered; above it duplicates are heard again.
-const HEARD: usize = 16_384;
+/// When so many webhooks were heard, those before them are forgotten early: a duplicate of one is heard again.
+const HEARD: usize = 8_192;
 
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     open: RwLock<HashMap<BatchId, Open>>,
-    /// When a webhook was heard, by provider and `webhook-id`.
-    heard: Mutex<HashMap<(String, String), Micros>>,
+    heard: Mutex<Heard>,
+}
+
+/// Webhooks by provider and `webhook-id`: those heard since a moment, and those heard before it. Two sets that change
+/// places forget without a search.
+#[derive(Debug, Default)]
+struct Heard {
+    since: Micros,
+    recent: HashSet<(String, String)>,
+    older: HashSet<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -75,17 +83,12 @@ impl Running {
     /// Whether a webhook comes for the first time. Those that are too old to be accepted at all need not be remembered.
     fn is_new(&self, provider: &str, webhook: &str, now: Micros) -> bool {
         let mut heard = self.heard.lock();
-        if heard.len() >= HEARD {
-            heard.retain(|_, at| now.since(*at) <= 2 * Verifier::TOLERANCE);
+        if heard.recent.len() >= HEARD || now.since(heard.since) > 2 * Verifier::TOLERANCE {
+            heard.older = std::mem::take(&mut heard.recent);
+            heard.since = now;
         }
         let key = (provider.to_owned(), webhook.to_owned());
-        if heard.contains_key(&key) {
-            return false;
-        }
-        if heard.len() < HEARD {
-            heard.insert(key, now);
-        }
-        true
+        !heard.older.contains(&key) && heard.recent.insert(key)
     }
 
     /// The batch that this provider calls so may have ended: it is looked at now. Whether there is such a batch.
@@ -108,11 +111,17 @@ mod tests {
         let now = Micros::from_unix_seconds(1_795_420_800);
         assert!(running.is_new("openai", "wh_1", now) && running.is_new("azure", "wh_1", now));
         assert!(!running.is_new("openai", "wh_1", now.plus(Verifier::TOLERANCE)));
-        for number in 0..2 * HEARD {
+        for number in 0..4 * HEARD {
             running.is_new("openai", &number.to_string(), now);
         }
-        assert_eq!(running.heard.lock().len(), HEARD);
-        assert!(running.is_new("openai", "wh_2", now.plus(3 * Verifier::TOLERANCE)));
-        assert_eq!(running.heard.lock().len(), 1, "what is too old is accepted no more in any case");
+        let kept = || {
+            let heard = running.heard.lock();
+            heard.recent.len() + heard.older.len()
+        };
+        assert!((HEARD..=2 * HEARD).contains(&kept()), "{}", kept());
+        let later = now.plus(3 * Verifier::TOLERANCE);
+        assert!(!running.is_new("openai", &(4 * HEARD - 1).to_string(), later), "kept for long enough");
+        assert!(running.is_new("openai", "wh_2", later.plus(3 * Verifier::TOLERANCE)));
+        assert_eq!(kept(), 1, "what is too old is accepted no more in any case");
     }
 }
