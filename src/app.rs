@@ -1,16 +1,19 @@
 //! The composition root: configuration -> store -> providers -> engine -> listeners, and the ordered stop.
 
+mod reload;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustls::ServerConfig;
 use tokio::time::Instant;
 
-use crate::admin::{self, AdminState, Reload, ReloadReport};
-use crate::config::{self, BatchWire, Config, ConfigErrors, ProviderConfig, Reloaded, TlsConfig};
+use crate::admin::{self, AdminState, Reload, ReloadError, ReloadReport};
+use crate::app::reload::Reloader;
+use crate::config::{BatchWire, Config, ConfigErrors, InForce, ProviderConfig, TlsConfig};
 use crate::domain::clock::SystemClock;
 use crate::engine::{Engine, EngineParts};
 use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
@@ -96,10 +99,16 @@ pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tas
     let admin_listener = bind("admin_listen", config.admin_listen).await?;
     let tls = certificate(config.tls.as_ref(), &tasks)?;
     let admin_tls = certificate(config.admin.tls.as_ref(), &tasks)?;
+    let (main_server, admin_server) = (server(tls.as_ref())?, server(admin_tls.as_ref())?);
     let engine = Engine::start(&config, parts).await?;
     let intake = Intake::new(Arc::clone(&config), engine.clone(), tasks.clone(), client);
     let intake = Arc::new(RwLock::new(intake));
-    let reload = loader.map(|loader| reloader(loader, Arc::clone(&config), &intake, engine.clone()));
+    let in_force = InForce::new(Arc::clone(&config));
+    let reload = loader.map(|loader| {
+        let (in_force, intake, engine) = (in_force.clone(), Arc::clone(&intake), engine.clone());
+        Reloader { loader, in_force, intake, engine, certificate: tls.clone(), admin_certificate: admin_tls.clone() }
+            .into_reload()
+    });
     let app = App {
         reload: reload.clone(),
         main_addr: main.local_addr(),
@@ -113,7 +122,7 @@ pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tas
         let intake = intake.read().clone();
         intake.handle(request, info)
     };
-    tasks.spawn("main listener", main.serve(service, tls, tasks.clone(), config.shutdown.grace));
+    tasks.spawn("main listener", main.serve(service, main_server, tasks.clone(), config.shutdown.grace));
     let draining = engine.clone();
     let state =
         AdminState {
@@ -126,34 +135,22 @@ pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tas
             }),
             stop: tasks.stop_token().clone(),
             reload,
-            config,
+            config: in_force,
         };
-    tasks.spawn("admin listener", admin::serve(admin_listener, state, admin_tls, tasks.clone()));
+    tasks.spawn("admin listener", admin::serve(admin_listener, state, admin_server, tasks.clone()));
     Ok(app)
 }
 
-/// What `POST /api/reload` and SIGHUP do: all of it, or, with a mistake anywhere, nothing.
-fn reloader(loader: Loader, config: Arc<Config>, intake: &Arc<RwLock<Intake>>, engine: Engine) -> Reload {
-    let (in_force, intake) = (Mutex::new(config), Arc::clone(intake));
-    Arc::new(move || {
-        let mut in_force = in_force.lock();
-        let Reloaded { config, taken, needs_restart } = config::reload(&in_force, &loader()?);
-        *in_force = Arc::new(config);
-        engine.set_callback_policy(in_force.callbacks.clone());
-        let next = intake.read().with_config(Arc::clone(&in_force));
-        *intake.write() = next;
-        tracing::info!(?taken, ?needs_restart, "the configuration was read again");
-        Ok(ReloadReport { taken, needs_restart })
-    })
-}
-
 /// A listener's certificate, which is renewed while it runs; none: plain TCP.
-fn certificate(config: Option<&TlsConfig>, tasks: &Tasks) -> Result<Option<Arc<ServerConfig>>, StartError> {
+fn certificate(config: Option<&TlsConfig>, tasks: &Tasks) -> Result<Option<Arc<Certificate>>, StartError> {
     let Some(config) = config else { return Ok(None) };
     let certificate = Certificate::load(config)?;
-    let server = certificate.server_config()?;
-    tasks.spawn("certificate", certificate.reload_when_changed(tasks.stop_token().clone()));
-    Ok(Some(server))
+    tasks.spawn("certificate", Arc::clone(&certificate).reload_when_changed(tasks.stop_token().clone()));
+    Ok(Some(certificate))
+}
+
+fn server(certificate: Option<&Arc<Certificate>>) -> Result<Option<Arc<ServerConfig>>, StartError> {
+    Ok(certificate.map(Certificate::server_config).transpose()?)
 }
 
 impl App {
@@ -168,7 +165,7 @@ impl App {
     }
 
     /// Reads the configuration again; none: it was started without a way to.
-    pub fn reload(&self) -> Option<Result<ReloadReport, ConfigErrors>> {
+    pub fn reload(&self) -> Option<Result<ReloadReport, ReloadError>> {
         self.reload.as_ref().map(|reload| reload())
     }
 

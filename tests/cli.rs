@@ -70,6 +70,7 @@ fn the_help_names_every_command() {
         "savings",
         "flush",
         "cancel",
+        "reload",
         "audit",
         "roi",
         "doctor",
@@ -81,7 +82,9 @@ fn the_help_names_every_command() {
 
 #[test]
 fn nobody_there_is_exit_code_1_and_says_what_to_try() {
-    for arguments in [&["status"][..], &["requests"], &["batches"], &["flights"], &["flush"], &["healthcheck"]] {
+    for arguments in
+        [&["status"][..], &["requests"], &["batches"], &["flights"], &["flush"], &["reload"], &["healthcheck"]]
+    {
         let done = nightbus(&[arguments, &["--admin", "http://127.0.0.1:9"]].concat());
         assert_eq!(done.code, 1, "{arguments:?}");
         assert!(
@@ -209,6 +212,7 @@ fn the_commands_talk_to_a_running_proxy_until_it_is_stopped() {
         assert_eq!((empty.code, empty.out.as_str()), (0, ""), "{}", empty.err);
     }
     assert_eq!(ask(&["flush"]).out, "Nothing was queued.\n");
+    assert_eq!(ask(&["reload"]).out, "Nothing has changed.\n");
     let savings: Value = serde_json::from_str(&ask(&["savings", "--since", "7d", "--json"]).out).unwrap();
     assert_eq!((&savings["object"], &savings["totals"]["requests"]), (&"nightbus.savings".into(), &0.into()));
     assert!(ask(&["savings"]).out.contains("prices as of"), "for people");

@@ -92,6 +92,7 @@ impl Setup {
                 max_bytes: None,
                 in_flight_tokens: None,
                 batches_per_hour: None,
+                webhooks: None,
                 api_version: None,
                 completion_window: None,
                 min_poll: None,

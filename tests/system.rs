@@ -25,6 +25,8 @@ mod common;
 mod crash;
 #[path = "system/deferral.rs"]
 mod deferral;
+#[path = "system/expected.rs"]
+mod expected;
 #[path = "system/flights.rs"]
 mod flights;
 #[path = "system/ledger.rs"]
@@ -53,3 +55,5 @@ mod routes;
 mod services;
 #[path = "system/streams.rs"]
 mod streams;
+#[path = "system/webhooks.rs"]
+mod webhooks;

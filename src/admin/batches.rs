@@ -28,6 +28,8 @@ struct BatchObject<'a> {
     created_at: i64,
     submitted_at: Option<i64>,
     ended_at: Option<i64>,
+    expected_at: Option<i64>,
+    expected_by: Option<i64>,
     input_file_id: Option<&'a str>,
     output_file_id: Option<&'a str>,
     error_file_id: Option<&'a str>,
@@ -42,8 +44,9 @@ struct Counts {
 }
 
 impl<'a> BatchObject<'a> {
-    fn new(batch: &'a BatchRecord) -> Self {
+    fn new(state: &AdminState, batch: &'a BatchRecord) -> Self {
         let known = &batch.provider;
+        let expected = state.engine.expected_end(batch);
         let counts = Counts {
             total: batch.line_count,
             completed: known.completed.unwrap_or(0),
@@ -65,6 +68,8 @@ impl<'a> BatchObject<'a> {
             created_at: batch.created_at.unix_seconds(),
             submitted_at: batch.submitted_at.map(Micros::unix_seconds),
             ended_at: batch.ended_at.map(Micros::unix_seconds),
+            expected_at: expected.map(|expected| expected.at.unix_seconds()),
+            expected_by: expected.map(|expected| expected.by.unix_seconds()),
             input_file_id: known.input_file_id.as_deref(),
             output_file_id: known.output_file_id.as_deref(),
             error_file_id: known.error_file_id.as_deref(),
@@ -95,7 +100,7 @@ pub(super) async fn list(state: &AdminState, query: Option<&str>) -> Reply {
     let after = query.parsed::<BatchId>("after")?;
     let found = state.engine.store().batches(open, after, limit + 1).await.map_err(|error| store_trouble(&error))?;
     let page = List::page(found.iter().collect(), limit, |batch: &&BatchRecord| batch.id.to_string());
-    reply::ok(&page.map(BatchObject::new))
+    reply::ok(&page.map(|batch| BatchObject::new(state, batch)))
 }
 
 /// One.
@@ -103,7 +108,7 @@ pub(super) async fn one(state: &AdminState, id: &str) -> Reply {
     let id = parse(id)?;
     let found = state.engine.store().batch(id).await.map_err(|error| store_trouble(&error))?;
     let batch = found.ok_or_else(|| unknown(&id.to_string()))?;
-    reply::ok(&BatchObject::new(&batch))
+    reply::ok(&BatchObject::new(state, &batch))
 }
 
 /// What was done.

@@ -51,7 +51,7 @@ impl FlightObject {
             created_at: flight.created_at.unix_seconds(),
             landed_at: flight.landed_at.map(Micros::unix_seconds),
             decided_at: flight.decided_at.map(Micros::unix_seconds),
-            decide_by: grounded.map(|at| at.plus(state.config.flight.ground_timeout).unix_seconds()),
+            decide_by: grounded.map(|at| at.plus(state.config.get().flight.ground_timeout).unix_seconds()),
             reasons: flight.reasons,
         }
     }

@@ -10,13 +10,14 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::header::{AUTHORIZATION, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::AdminConfig;
+use crate::intake::cors::host_of;
 use crate::wire::api_error::ApiError;
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -27,7 +28,7 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// # Errors
 /// 403 `forbidden_origin` or 401 `unauthorized`.
 pub(super) fn check(parts: &Parts, admin: &AdminConfig, own: IpAddr, open: bool) -> Result<(), ApiError> {
-    let host = host_of(parts).ok_or_else(|| {
+    let host = host_of(&parts.headers, &parts.uri).ok_or_else(|| {
         ApiError::forbidden_origin("The request names no valid Host. Call the admin listener by its address.")
     })?;
     check_host(&host, admin, own)?;
@@ -36,17 +37,6 @@ pub(super) fn check(parts: &Parts, admin: &AdminConfig, own: IpAddr, open: bool)
         Some(token) if !open => check_token(parts, token),
         _ => Ok(()),
     }
-}
-
-/// From `Host`, or from `:authority` in HTTP/2. Several `Host` headers are as bad as none.
-fn host_of(parts: &Parts) -> Option<Authority> {
-    let mut given = parts.headers.get_all(HOST).iter();
-    let host = match (given.next(), given.next()) {
-        (Some(host), None) => host.to_str().ok()?.parse().ok(),
-        (None, _) => parts.uri.authority().cloned(),
-        (Some(_), Some(_)) => None,
-    };
-    host.filter(|host: &Authority| !host.as_str().contains('@'))
 }
 
 /// DNS rebinding sends a name that its owner points here; an address, or a name from the configuration, cannot be that.

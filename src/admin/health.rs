@@ -37,8 +37,9 @@ pub(super) async fn ready(state: &AdminState) -> Reply {
 
 async fn reasons(state: &AdminState) -> Vec<String> {
     let mut reasons = (state.ready)();
-    if !state.config.providers.contains_key(&state.config.default_provider) {
-        reasons.push(format!("no provider named {:?} is configured", state.config.default_provider));
+    let config = state.config.get();
+    if !config.providers.contains_key(&config.default_provider) {
+        reasons.push(format!("no provider named {:?} is configured", config.default_provider));
     }
     match tokio::time::timeout(STORE_PATIENCE, state.engine.store().check()).await {
         Ok(Ok(())) => {}

@@ -28,7 +28,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
-use crate::config::{Config, ConfigErrors};
+use crate::config::InForce;
 use crate::domain::clock::Micros;
 use crate::engine::Engine;
 use crate::intake::listener::{ConnectionInfo, Listener};
@@ -39,7 +39,12 @@ use crate::telemetry::Telemetry;
 pub type ReadyCheck = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Reads the configuration again, and takes of it what it can; with a mistake, nothing.
-pub type Reload = Arc<dyn Fn() -> Result<ReloadReport, ConfigErrors> + Send + Sync>;
+pub type Reload = Arc<dyn Fn() -> Result<ReloadReport, ReloadError> + Send + Sync>;
+
+/// Why nothing was taken: mistakes in the configuration, a certificate that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ReloadError(pub Box<dyn std::error::Error + Send + Sync>);
 
 /// What a reload did.
 #[derive(Clone, Debug, Serialize)]
@@ -56,7 +61,7 @@ pub struct AdminState {
     /// The running engine, and its store.
     pub engine: Engine,
     /// The configuration in force.
-    pub config: Arc<Config>,
+    pub config: InForce,
     /// The numbers.
     pub telemetry: Telemetry,
     /// When the process started.
@@ -79,7 +84,7 @@ impl fmt::Debug for AdminState {
 
 /// Serves until `tasks` are asked to stop; then open answers have the configured grace to finish.
 pub async fn serve(listener: Listener, state: AdminState, tls: Option<Arc<ServerConfig>>, tasks: Tasks) {
-    let grace = state.config.shutdown.grace;
+    let grace = state.config.get().shutdown.grace;
     let service = move |request: Request<Incoming>, _connection: ConnectionInfo| {
         let state = state.clone();
         async move { state.answer(request).await }

@@ -22,10 +22,7 @@ struct AdminRequest<'a> {
 
 impl<'a> AdminRequest<'a> {
     fn new(state: &AdminState, record: &'a RequestRecord) -> Self {
-        Self {
-            object: RequestObject::new(record, state.config.retention),
-            credential: record.request.caller.to_string(),
-        }
+        Self { object: state.engine.object(record), credential: record.request.caller.to_string() }
     }
 }
 

@@ -12,7 +12,8 @@ use crate::wire::api_error::ApiError;
 pub(super) async fn answer(state: &AdminState, parts: &Parts) -> Response<Body> {
     let path = parts.uri.path();
     let open = matches!(path, "/healthz" | "/readyz") || assets::is_asset(path);
-    let reply = match guard::check(parts, &state.config.admin, state.config.admin_listen.ip(), open) {
+    let config = state.config.get();
+    let reply = match guard::check(parts, &config.admin, config.admin_listen.ip(), open) {
         Ok(()) => route(state, parts, path).await,
         Err(refused) => {
             state.telemetry.request_refused(refused.code);

@@ -115,7 +115,7 @@ pub(super) async fn savings(state: &AdminState, query: Option<&str>) -> Reply {
     let by = query.get("by").map(dimension).transpose()?;
     let report = state.engine.store().ledger(since.unwrap_or(Micros(i64::MIN)), by).await;
     let report = report.map_err(|error| reply::store_trouble(&error))?;
-    let observes = state.config.deferral.mode == DeferralMode::Observe;
+    let observes = state.config.get().deferral.mode == DeferralMode::Observe;
     let groups = report.groups.into_iter().map(|(key, sums)| Group {
         key,
         money: Money::new(&sums),
@@ -125,7 +125,7 @@ pub(super) async fn savings(state: &AdminState, query: Option<&str>) -> Reply {
         object: "nightbus.savings",
         since: since.map(|since| since.hour().saturating_mul(HOUR)),
         by: query.get("by").map(str::to_owned),
-        prices_as_of: state.config.prices.as_of().to_owned(),
+        prices_as_of: state.config.get().prices.as_of().to_owned(),
         totals: Money::new(&report.totals),
         groups: groups.collect(),
         observed: Observed::new(&report.totals.observed, observes),

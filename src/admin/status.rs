@@ -117,7 +117,7 @@ fn compose(
     open: Vec<(&'static str, u64)>,
     today: savings::Money,
 ) -> Status {
-    let now = state.telemetry.now();
+    let (now, config) = (state.telemetry.now(), state.config.get());
     let totals = state.telemetry.totals();
     Status {
         object: "nightbus.status",
@@ -125,12 +125,12 @@ fn compose(
         started_at: state.started_at.unix_seconds(),
         uptime_seconds: now.since(state.started_at).as_secs(),
         stopping: view.stopping,
-        deferral: match state.config.deferral.mode {
+        deferral: match config.deferral.mode {
             DeferralMode::On => "on",
             DeferralMode::Observe => "observe",
             DeferralMode::Off => "off",
         },
-        listen: state.config.listen.to_string(),
+        listen: config.listen.to_string(),
         queue: Queue {
             requests: view.queued_requests,
             bytes: view.queued_bytes,
@@ -145,7 +145,7 @@ fn compose(
         budget: state.engine.budget().map(Budget::new),
         since_start: Money::new(&totals),
         store: StoreStatus {
-            kind: match state.config.store {
+            kind: match config.store {
                 StoreKind::Sqlite => "sqlite",
                 StoreKind::Memory => "memory",
             },

@@ -1,4 +1,4 @@
-//! `flush`, `cancel`, `healthcheck`: what changes or probes a running nightbus.
+//! `flush`, `cancel`, `reload`, `healthcheck`: what changes or probes a running nightbus.
 
 use std::time::Duration;
 
@@ -36,6 +36,16 @@ pub(super) struct CancelArgs {
     json: bool,
 }
 
+/// `nightbus reload`
+#[derive(Args, Clone, Debug)]
+pub(super) struct ReloadArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// `nightbus healthcheck`
 #[derive(Args, Clone, Debug)]
 pub(super) struct HealthArgs {
@@ -66,6 +76,20 @@ pub(super) async fn cancel(args: &CancelArgs) -> anyhow::Result<()> {
         args.id
     );
     Err(UsageError(message).into())
+}
+
+/// Has the configuration read again.
+pub(super) async fn reload(args: &ReloadArgs) -> anyhow::Result<()> {
+    let done = AdminClient::new(&args.admin)?.post("/api/reload").await?;
+    let keys = |name: &str| {
+        let keys = done.get(name).and_then(Value::as_array).into_iter().flatten();
+        keys.filter_map(Value::as_str).map(|key| format!("\n  {key}")).collect::<String>()
+    };
+    let said = [("In force from now on:", keys("taken")), ("After a restart:", keys("needs_restart"))];
+    let said: Vec<String> =
+        said.into_iter().filter(|(_, keys)| !keys.is_empty()).map(|(title, keys)| format!("{title}{keys}")).collect();
+    let text = if said.is_empty() { "Nothing has changed.".to_owned() } else { said.join("\n") };
+    show(&done, args.json, &text)
 }
 
 /// Fails unless `/healthz` answers.

@@ -75,6 +75,8 @@ enum Command {
     Flush(actions::FlushArgs),
     /// Withdraw a queued request, or cancel a batch at the provider
     Cancel(actions::CancelArgs),
+    /// Have the running proxy read its configuration again
+    Reload(actions::ReloadArgs),
     /// Learn from raw logs how much could have been deferred, and what that saves
     Audit(audit::AuditArgs),
     /// What deferring a workload saves, and when it has paid for itself
@@ -143,6 +145,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Savings(args) => talk(savings::savings(&args, out)),
         Command::Flush(args) => talk(actions::flush(&args)),
         Command::Cancel(args) => talk(actions::cancel(&args)),
+        Command::Reload(args) => talk(actions::reload(&args)),
         Command::Healthcheck(args) => talk(actions::healthcheck(&args)),
     }
 }

@@ -117,14 +117,14 @@ pub(super) fn admin(tree: &mut Tree, environment: &Environment) -> AdminConfig {
     };
     AdminConfig {
         token,
-        allowed_hosts: allowed_hosts(tree),
+        allowed_hosts: hosts(tree, "admin.allowed_hosts"),
         show_bodies: tree.bool(&KeyPath::of("admin.show_bodies")),
         tls: tls(tree, "admin.tls"),
     }
 }
 
-fn allowed_hosts(tree: &mut Tree) -> Vec<String> {
-    let path = KeyPath::of("admin.allowed_hosts");
+pub(super) fn hosts(tree: &mut Tree, key: &str) -> Vec<String> {
+    let path = KeyPath::of(key);
     let hosts = tree.texts(&path).unwrap_or_default();
     for host in &hosts {
         if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte)) {

@@ -57,7 +57,7 @@ pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
             idle_timeout: tree.duration(&at("upstream.idle_timeout")),
             tls_roots: tls_roots(tree),
         },
-        cors: CorsConfig { allow_origins: access::origins(tree) },
+        cors: CorsConfig { allow_origins: access::origins(tree), allow_hosts: access::hosts(tree, "cors.allow_hosts") },
         admin: access::admin(tree, environment),
         tls: access::tls(tree, "tls"),
         log: log(tree),

@@ -34,7 +34,7 @@ use std::path::Path;
 pub use callbacks::AllowedTarget;
 pub use docs::{default_file, reference};
 pub use error::{ConfigErrors, Mistake, Origin};
-pub use reload::{Reloaded, reload};
+pub use reload::{InForce, Reloaded, reload};
 pub use summary::summary;
 pub use types::*;
 pub use value::parse_duration;

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use http::Uri;
+use secrecy::ExposeSecret as _;
 
 use super::build::secret;
 use super::layers::Environment;
 use super::path::KeyPath;
 use super::tree::Tree;
-use super::types::{BatchWire, ProviderConfig, ProviderKey, ProviderKind};
+use super::types::{BatchWire, ProviderConfig, ProviderKey, ProviderKind, ProviderWebhooks};
 use super::value::quoted;
 use super::{schema, suggest};
+use crate::domain::webhook::Verifier;
 
 /// The provider that is always there.
 const OPENAI: &str = "openai";
@@ -117,6 +119,7 @@ fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &s
         batches_per_hour: tree.small(&path.child("batches_per_hour")),
         max_live_calls: max_live_calls(tree, path, kind),
         endpoints: tree.texts(&path.child("endpoints")),
+        webhooks: webhooks(tree, environment, path, kind),
     }
 }
 
@@ -148,6 +151,27 @@ fn check_endpoints(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) {
         );
         tree.mistake(&endpoints, message);
     }
+}
+
+/// The secret with which the provider signs what it says of its batches.
+fn webhooks(
+    tree: &mut Tree,
+    environment: &Environment,
+    path: &KeyPath,
+    kind: ProviderKind,
+) -> Option<ProviderWebhooks> {
+    let key = path.child("webhook_secret_env");
+    let ProviderKey { env, value } = from_environment(tree, environment, &key)?;
+    if kind.batch_wire() != BatchWire::OpenAi {
+        tree.mistake(&key, format!("kind \"{}\" has no webhooks that this version understands", kind.as_str()));
+        return None;
+    }
+    let verifier = Verifier::new(value.expose_secret());
+    if verifier.is_none() {
+        let problem = format!("the environment variable {env} does not hold a webhook secret: whsec_ and base64");
+        tree.mistake(&key, problem);
+    }
+    Some(ProviderWebhooks { env, verifier: verifier? })
 }
 
 /// `api_version` is Azure's, and stands in a query.

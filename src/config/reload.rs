@@ -1,16 +1,49 @@
 //! What of another configuration a running nightbus takes; the rest needs a restart. Called by `app`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use secrecy::ExposeSecret as _;
 
 use super::summary::summary;
-use super::types::{Config, HoldConfig};
+use super::types::{AdminConfig, BatchingConfig, Config, LogConfig, TlsConfig};
 
-/// What is read anew at every call.
-const TAKEN: &[&str] = &["deferral.", "hold.", "limits.", "cors.", "callbacks."];
-/// What of it is read at the start only.
-const KEPT: &[&str] = &["hold.orphan_grace"];
+/// What is read anew at every call, or at every look.
+const TAKEN: &[&str] = &[
+    "deferral.",
+    "hold.",
+    "limits.",
+    "cors.",
+    "callbacks.",
+    "prices",
+    "log.level",
+    "batching.idle",
+    "batching.max_age",
+    "batching.max_attempts",
+    "batching.poll",
+];
+
+/// The configuration in force, which a reload replaces. Clones share it.
+#[derive(Clone, Debug)]
+pub struct InForce(Arc<RwLock<Arc<Config>>>);
+
+impl InForce {
+    /// From the start on.
+    pub fn new(config: Arc<Config>) -> Self {
+        Self(Arc::new(RwLock::new(config)))
+    }
+
+    /// As of now.
+    pub fn get(&self) -> Arc<Config> {
+        Arc::clone(&self.0.read())
+    }
+
+    /// From now on.
+    pub fn set(&self, config: Arc<Config>) {
+        *self.0.write() = config;
+    }
+}
 
 /// A configuration for the running process.
 #[derive(Debug)]
@@ -30,15 +63,30 @@ pub fn reload(old: &Config, new: &Config) -> Reloaded {
     let keys_fit = !old.client_keys.is_empty()
         && !new.client_keys.is_empty()
         && !changed.iter().any(|key| key.starts_with("providers."));
+    let (tls, admin_tls) = (renewed(&old.tls, &new.tls), renewed(&old.admin.tls, &new.admin.tls));
     let is_taken = |key: &String| {
-        (TAKEN.iter().any(|prefix| key.starts_with(prefix)) && !KEPT.contains(&key.as_str()))
+        TAKEN.iter().any(|prefix| key.starts_with(prefix))
             || (key.starts_with("client_keys") && keys_fit)
+            || (key.starts_with("tls.") && tls.is_some())
+            || (key.starts_with("admin.tls.") && admin_tls.is_some())
     };
     let (taken, needs_restart) = changed.into_iter().partition(is_taken);
     let client_keys = if keys_fit { &new.client_keys } else { &old.client_keys };
     let config = Config {
         deferral: new.deferral.clone(),
-        hold: HoldConfig { orphan_grace: old.hold.orphan_grace, ..new.hold.clone() },
+        hold: new.hold.clone(),
+        batching: BatchingConfig {
+            idle: new.batching.idle,
+            max_age: new.batching.max_age,
+            max_attempts: new.batching.max_attempts,
+            poll: new.batching.poll,
+            ..old.batching.clone()
+        },
+        prices: Arc::clone(&new.prices),
+        price_file: new.price_file.clone(),
+        log: LogConfig { level: new.log.level.clone(), ..old.log.clone() },
+        tls: tls.or_else(|| old.tls.clone()),
+        admin: AdminConfig { tls: admin_tls.or_else(|| old.admin.tls.clone()), ..old.admin.clone() },
         limits: new.limits.clone(),
         cors: new.cors.clone(),
         callbacks: new.callbacks.clone(),
@@ -46,6 +94,11 @@ pub fn reload(old: &Config, new: &Config) -> Reloaded {
         ..old.clone()
     };
     Reloaded { config, taken, needs_restart }
+}
+
+/// The new files of a listener that speaks TLS and goes on to; whether it does is decided at the start.
+fn renewed(old: &Option<TlsConfig>, new: &Option<TlsConfig>) -> Option<TlsConfig> {
+    old.as_ref().and_then(|_| new.clone())
 }
 
 /// The keys whose values differ. Of secrets `summary` tells only that they are set, so the client keys are compared here;
@@ -59,6 +112,10 @@ fn changed(old: &Config, new: &Config) -> BTreeSet<String> {
         if one.key.expose_secret() != other.key.expose_secret() {
             changed.insert(format!("client_keys[{index}].key"));
         }
+    }
+    // The same file, written anew.
+    if old.prices != new.prices {
+        changed.insert("prices".to_owned());
     }
     changed
 }
@@ -77,14 +134,25 @@ mod tests {
         let old = config("");
         let new = config(
             "retention = \"1h\"\n[deferral]\ndefault = true\n[hold]\ncommit_after = \"1s\"\norphan_grace = \"1h\"\n\
-             [batching]\nidle = \"9s\"\n[cors]\nallow_origins = [\"https://app.example.com\"]",
+             [batching]\nidle = \"9s\"\nmax_requests = 7\n[cors]\nallow_origins = [\"https://app.example.com\"]\n\
+             [log]\nlevel = \"debug\"\nformat = \"json\"",
         );
         let reloaded = reload(&old, &new);
-        assert_eq!(reloaded.taken, ["cors.allow_origins", "deferral.default", "hold.commit_after"]);
-        assert_eq!(reloaded.needs_restart, ["batching.idle", "hold.orphan_grace", "retention"]);
+        let taken = [
+            "batching.idle",
+            "cors.allow_origins",
+            "deferral.default",
+            "hold.commit_after",
+            "hold.orphan_grace",
+            "log.level",
+        ];
+        assert_eq!(reloaded.taken, taken);
+        assert_eq!(reloaded.needs_restart, ["batching.max_requests", "log.format", "retention"]);
         let in_force = reloaded.config;
         assert!(in_force.deferral.default);
-        assert_eq!((in_force.retention, in_force.hold.orphan_grace), (old.retention, old.hold.orphan_grace));
+        assert_eq!((in_force.retention, in_force.log.json), (old.retention, old.log.json));
+        assert_eq!((in_force.batching.idle.as_secs(), in_force.batching.max_requests), (9, None));
+        assert_eq!(in_force.log.level, "debug");
         assert_eq!(reload(&in_force, &new).taken, Vec::<String>::new(), "once");
     }
 
@@ -106,5 +174,35 @@ mod tests {
         assert!(
             come.config.client_keys.is_empty() && come.needs_restart.iter().any(|key| key.starts_with("client_keys"))
         );
+    }
+
+    #[test]
+    fn prices_are_compared_by_what_they_say_and_certificates_change_but_do_not_come() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let price = |usd: f64| {
+            format!(
+                r#"{{"schema":1,"as_of":"2026-11-01","currency":"USD","unit":"per 1,000,000 tokens","models":[
+                {{"provider":"openai","model":"own","input":{usd},"output":1.0}}]}}"#
+            )
+        };
+        let path = file("prices.json", &price(1.0));
+        let text = format!("prices = {path:?}");
+        let old = config(&text);
+        assert_eq!(reload(&old, &config(&text)).taken, Vec::<String>::new());
+        file("prices.json", &price(2.0));
+        let reloaded = reload(&old, &config(&text));
+        assert_eq!((reloaded.taken, reloaded.config.prices == old.prices), (vec!["prices".to_owned()], false));
+
+        let tls = |name: &str| format!("[tls]\ncert = {:?}\nkey = {:?}", file(name, ""), file("key.pem", ""));
+        let (plain, first, second) = (config(""), config(&tls("first.pem")), config(&tls("second.pem")));
+        let reloaded = reload(&first, &second);
+        assert_eq!((reloaded.taken, reloaded.config.tls), (vec!["tls.cert".to_owned()], second.tls.clone()));
+        assert_eq!(reload(&plain, &first).needs_restart, ["tls.cert", "tls.key"]);
+        assert_eq!(reload(&first, &plain).config.tls, first.tls, "no listener loses its TLS");
     }
 }

@@ -112,6 +112,9 @@ impl Lines {
         if let Some(endpoints) = &provider.endpoints {
             self.texts(&key("endpoints"), endpoints);
         }
+        if let Some(webhooks) = &provider.webhooks {
+            self.text(&key("webhook_secret_env"), &webhooks.env);
+        }
     }
 
     fn deferral(&mut self, deferral: &DeferralConfig) {
@@ -178,6 +181,7 @@ impl Lines {
     fn access(&mut self, config: &Config) {
         self.texts("cors.allow_origins", &config.cors.allow_origins);
         self.secret("admin.token", config.admin.token.is_some());
+        self.texts("cors.allow_hosts", &config.cors.allow_hosts);
         self.texts("admin.allowed_hosts", &config.admin.allowed_hosts);
         self.plain("admin.show_bodies", &config.admin.show_bodies);
         for (table, tls) in [("admin.tls", &config.admin.tls), ("tls", &config.tls)] {

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::callbacks::AllowedTarget;
 use crate::domain::pricing::PriceTable;
-use crate::domain::webhook::Signer;
+use crate::domain::webhook::{Signer, Verifier};
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -110,6 +110,17 @@ pub struct ProviderConfig {
     pub max_live_calls: Option<u32>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
+    /// Checks its webhooks; none: they are not taken.
+    pub webhooks: Option<ProviderWebhooks>,
+}
+
+/// A provider that says by webhooks that a batch has ended.
+#[derive(Clone, Debug)]
+pub struct ProviderWebhooks {
+    /// The environment variable of the secret (`webhook_secret_env`).
+    pub env: String,
+    /// Checks them with it.
+    pub verifier: Verifier,
 }
 
 /// One `[[routes]]`.
@@ -256,6 +267,8 @@ pub enum TlsRoots {
 pub struct CorsConfig {
     /// Origins of web pages that may call the main listener.
     pub allow_origins: Vec<String>,
+    /// Public names under which the main listener is called, in lower case, with or without a port.
+    pub allow_hosts: Vec<String>,
 }
 
 /// `[admin]`
@@ -272,7 +285,7 @@ pub struct AdminConfig {
 }
 
 /// `[tls]`, `[admin.tls]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
     /// PEM chain.
     pub cert: PathBuf,

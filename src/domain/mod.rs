@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod clock;
+pub mod forecast;
 pub mod ids;
 pub mod lane;
 pub mod money;

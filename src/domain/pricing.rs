@@ -57,7 +57,7 @@ pub enum PriceError {
 }
 
 /// Prices by provider and model.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceTable {
     as_of: Box<str>,
     providers: BTreeMap<Box<str>, BTreeMap<Box<str>, ModelPrice>>,

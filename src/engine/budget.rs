@@ -115,7 +115,7 @@ impl Budget {
         let kind = context.provider_configs.get(&*lane.provider).map_or("", |config| config.kind.as_str());
         let seller = Seller { name: &lane.provider, kind, model: &lane.model };
         let usage = Usage { input, output, ..Usage::default() };
-        let price = context.prices.price(seller, Service::Batch, &usage);
+        let price = context.settings().prices.price(seller, Service::Batch, &usage);
         price.map_or(0, |price| u64::try_from(price.paid_nanos).unwrap_or(0))
     }
 

@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Takes another configuration of callbacks from now on.
-    pub fn set_callback_policy(&self, policy: CallbacksConfig) {
+    pub(crate) fn set_callback_policy(&self, policy: CallbacksConfig) {
         *self.context.callbacks.policy.write() = Arc::new(policy);
         self.context.callbacks.look();
     }
@@ -177,7 +177,7 @@ async fn deliver(
     let at = context.now();
     let outcome = match context.store.request(callback.request).await {
         Ok(Some(record)) => {
-            let body = Bytes::from(RequestObject::new(&record, context.retention).to_json());
+            let body = Bytes::from(RequestObject::new(&record, context.retention, None).to_json());
             Some(post(&context, &policy, &signer, &callback, body, at).await)
         }
         Ok(None) => None,
@@ -189,15 +189,7 @@ async fn deliver(
     };
     crash::point("callback-sent");
     let update = judge(&callback, outcome, at, context.now(), fastrand::f64());
-    let attempts = callback.attempts.len() + 1;
-    match update.state {
-        CallbackState::Failed => {
-            tracing::warn!(callback = %id, request = %callback.request, attempts, "a callback was given up");
-        }
-        CallbackState::Waiting | CallbackState::Pending | CallbackState::Delivered => {
-            tracing::debug!(callback = %id, attempts, state = update.state.as_str(), "a callback was sent");
-        }
-    }
+    context.telemetry.callback_tried(id, callback.request, callback.attempts.len() + 1, word(&update));
     if let Err(error) = context.store.record_callback(update).await {
         context.telemetry.store_failed(&error);
         context.sleep(STORE_PAUSE).await;
@@ -254,6 +246,16 @@ fn judge(
         attempt: CallbackAttempt { at: at.0, status, error },
         state: ends.unwrap_or(CallbackState::Pending),
         due_at: ends.is_none().then(|| now.plus(pause)),
+    }
+}
+
+/// What came of an attempt, in the metric's words.
+fn word(update: &CallbackUpdate) -> &'static str {
+    match update.state {
+        CallbackState::Delivered => "delivered",
+        CallbackState::Failed if update.attempt.status == Some(GONE) => "gone",
+        CallbackState::Failed => "given_up",
+        CallbackState::Waiting | CallbackState::Pending => "retried",
     }
 }
 

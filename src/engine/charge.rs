@@ -40,8 +40,10 @@ pub(crate) fn charge(
     let priced_as = asked.priced_as(tier);
     let kind = context.provider_configs.get(&*lane.provider).map_or("", |config| config.kind.as_str());
     let seller = Seller { name: &lane.provider, kind, model: &lane.model };
-    let price =
-        consumed.usage.zip(priced_as).and_then(|(usage, service)| context.prices.price(seller, service, &usage));
+    let price = consumed
+        .usage
+        .zip(priced_as)
+        .and_then(|(usage, service)| context.settings().prices.price(seller, service, &usage));
     let charge = Charge {
         provider: Arc::clone(&lane.provider),
         account: lane.account,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc};
 
-use crate::config::{BatchingConfig, FlightConfig, ProviderConfig};
+use crate::config::{BatchingConfig, Config, FlightConfig, ProviderConfig};
 use crate::domain::clock::{Micros, SharedClock};
 use crate::domain::ids::{IdSource, RequestId};
 use crate::domain::lane::LaneKey;
@@ -25,12 +25,31 @@ use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
 use crate::engine::retries::Retries;
+use crate::engine::running::Running;
 use crate::engine::view::{EngineEvent, LaneView};
 use crate::engine::waiters::Waiters;
 use crate::store::{NewRequest, SharedStore};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::upstream::provider::BatchProvider;
+
+/// What a reload replaces while everything runs. Whoever acts by it asks again at each turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) prices: Arc<PriceTable>,
+    pub(crate) batching: BatchingConfig,
+    pub(crate) orphan_grace: Duration,
+}
+
+impl Settings {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            prices: Arc::clone(&config.prices),
+            batching: config.batching.clone(),
+            orphan_grace: config.hold.orphan_grace,
+        }
+    }
+}
 
 /// Shared by the dispatcher and all batch tasks.
 #[derive(Debug)]
@@ -45,12 +64,10 @@ pub(crate) struct Context {
     pub(crate) keys: IdempotencyKeys,
     pub(crate) accounts: Accounts,
     pub(crate) providers: HashMap<String, Arc<dyn BatchProvider>>,
-    /// For prices.
+    /// For keys and prices.
     pub(crate) provider_configs: HashMap<String, ProviderConfig>,
-    pub(crate) prices: Arc<PriceTable>,
-    pub(crate) batching: BatchingConfig,
+    pub(crate) settings: RwLock<Arc<Settings>>,
     pub(crate) retention: Duration,
-    pub(crate) orphan_grace: Duration,
     pub(crate) events: broadcast::Sender<EngineEvent>,
     pub(crate) dispatcher: mpsc::UnboundedSender<Message>,
     /// Whoever has no answer by its deadline is told so.
@@ -72,6 +89,8 @@ pub(crate) struct Context {
     pub(crate) budget: Budget,
     /// How long batches take.
     pub(crate) learned: Learned,
+    /// The batches that have a task.
+    pub(crate) running: Running,
     /// Requests accepted and in no batch; intake refuses above the limit.
     pub(crate) queued: AtomicU64,
     /// No new batches: the process is stopping.
@@ -85,6 +104,10 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn now(&self) -> Micros {
         self.clock.now()
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
     }
 
     pub(crate) fn provider(&self, lane: &LaneKey) -> Option<&Arc<dyn BatchProvider>> {

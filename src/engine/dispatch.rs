@@ -44,6 +44,8 @@ pub(crate) enum Message {
     Ended { lane: Arc<LaneKey>, tokens: u64, made_room: bool },
     /// More may be spent than before.
     Budget,
+    /// The configuration was read again: what is due is due at other times.
+    Settings,
     /// A test flight has changed.
     Flight(Fingerprint),
 }
@@ -64,7 +66,6 @@ struct Lane {
 
 struct Dispatcher {
     context: Arc<Context>,
-    timing: Timing,
     /// Ordered, so that the same calls give the same batches (`tests/simulation.rs`).
     lanes: BTreeMap<Arc<LaneKey>, Lane>,
     quotas: Quotas,
@@ -83,10 +84,8 @@ const OVERTAKEN_FOR: Duration = Duration::from_secs(600);
 
 /// Runs until the process stops.
 pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedReceiver<Message>) {
-    let timing = Timing { idle: context.batching.idle, max_age: context.batching.max_age };
     let mut dispatcher = Dispatcher {
         context: Arc::clone(&context),
-        timing,
         lanes: BTreeMap::new(),
         quotas: Quotas::default(),
         leaving: BTreeMap::new(),
@@ -159,6 +158,8 @@ impl Dispatcher {
                     lane.held_back.take_if(|(_, reason)| *reason == HeldBack::Budget);
                 }
             }
+            // Looked up at each turn, of which this is one.
+            Message::Settings => {}
             Message::Flight(template) => self.flight_turned(template),
             Message::Flush(caller, reply) => {
                 let mut report = FlushReport::default();
@@ -228,8 +229,8 @@ impl Dispatcher {
             let waiting = self.lanes.get(lane).map_or(0, |lane| lane.queue.len());
             self.context.learned.expected(lane, u32::try_from(waiting + 1).unwrap_or(u32::MAX), now)
         });
-        let has_room =
-            schedule.is_none_or(|times| times.has_room(now, self.timing.idle, self.context.batching.poll, expected));
+        let batching = &self.context.settings().batching;
+        let has_room = schedule.is_none_or(|times| times.has_room(now, batching.idle, batching.poll, expected));
         let why = if self.context.refused.knows(lane) {
             "batch_refused_before"
         } else if has_room {
@@ -263,6 +264,11 @@ impl Dispatcher {
         }
     }
 
+    fn timing(&self) -> Timing {
+        let settings = self.context.settings();
+        Timing { idle: settings.batching.idle, max_age: settings.batching.max_age }
+    }
+
     fn limits(&self, lane: &LaneKey) -> BatchLimits {
         let smallest = |known: Option<u64>, learned: Option<u64>| known.into_iter().chain(learned).min();
         let overtake = false;
@@ -286,10 +292,11 @@ impl Dispatcher {
         if self.context.is_draining() {
             return None;
         }
+        let timing = self.timing();
         self.lanes
             .iter()
             .filter_map(|(key, lane)| {
-                let due = lane.queue.due_at(self.timing, &self.limits(key));
+                let due = lane.queue.due_at(timing, &self.limits(key));
                 let due = due.map(|due| lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until)));
                 [due, lane.queue.leave_by(), lane.parked.leave_by()].into_iter().flatten().min()
             })
@@ -333,8 +340,8 @@ impl Dispatcher {
 
     /// The next batch of a lane, if it is due and the provider has room for it; otherwise notes why the lane waits.
     fn next_batch(&mut self, key: &Arc<LaneKey>, now: Instant) -> Option<Vec<Queued>> {
-        let limits = self.limits(key);
-        self.lanes.get(key)?.queue.due_at(self.timing, &limits).filter(|due| *due <= now)?;
+        let (limits, timing) = (self.limits(key), self.timing());
+        self.lanes.get(key)?.queue.due_at(timing, &limits).filter(|due| *due <= now)?;
         let per_hour = self.context.provider(key).and_then(|provider| provider.capability().batches_per_hour);
         let wait = self.quotas.next_creation(key, per_hour, now);
         let room = self.room(key, &limits, now);
@@ -345,7 +352,7 @@ impl Dispatcher {
         }
         let first = lane.queue.first()?.id;
         let nanos = self.context.budget.room();
-        let batch = room.and_then(|room| lane.queue.take(now, self.timing, &BatchLimits { nanos, ..room }));
+        let batch = room.and_then(|room| lane.queue.take(now, timing, &BatchLimits { nanos, ..room }));
         if batch.as_ref().is_some_and(|batch| batch.iter().any(|queued| queued.id == first)) {
             lane.short_since = None;
         } else {

@@ -46,9 +46,10 @@ async fn in_steps<'a>(context: &'a Context, delete: impl Fn() -> StoreFuture<'a,
 /// Queued requests that nobody waits for any more are withdrawn after `hold.orphan_grace`. Those that are submitted or
 /// ended keep their answer until the retention ends.
 pub(crate) async fn drop_orphans(engine: Engine) {
-    let grace = engine.context.orphan_grace;
-    let interval = (grace / 10).clamp(Duration::from_millis(100), Duration::from_secs(10));
-    while engine.context.sleep(interval).await {
+    let grace = || engine.context.settings().orphan_grace;
+    let interval = |grace: Duration| (grace / 10).clamp(Duration::from_millis(100), Duration::from_secs(10));
+    while engine.context.sleep(interval(grace())).await {
+        let grace = grace();
         for id in engine.context.orphans.alone_for(grace) {
             if !engine.context.orphans.claim(id) {
                 continue;

@@ -16,6 +16,8 @@ use crate::store::{LearnedDurations, SharedStore, StoreError};
 /// So many batches are remembered of each kind.
 const RECENT: usize = 8;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// For a forecast, by which nothing is decided, last night's or last week's batches are better than nothing.
+const TOLD_FOR: Duration = Duration::from_secs(8 * 24 * 3600);
 
 type Key = (Arc<str>, Fingerprint, Arc<str>, u32);
 
@@ -75,15 +77,25 @@ impl Learned {
     /// How long a batch of about so many lines is expected to take; that of the nearest size where this one is unknown.
     /// `None`: nothing was learned of this credential and model in the last day.
     pub(crate) fn expected(&self, lane: &LaneKey, lines: u32, now: Micros) -> Option<Duration> {
+        self.nearest(lane, lines, now, FORGOTTEN_AFTER).into_iter().max()
+    }
+
+    /// How long the last few batches of about so many lines took, or those of the nearest size, oldest first; for
+    /// forecasts. Empty: nothing was learned of this credential and model for days.
+    pub(crate) fn recent(&self, lane: &LaneKey, lines: u32, now: Micros) -> Vec<Duration> {
+        self.nearest(lane, lines, now, TOLD_FOR)
+    }
+
+    fn nearest(&self, lane: &LaneKey, lines: u32, now: Micros, within: Duration) -> Vec<Duration> {
         const SIZES: u32 = 10;
         let wanted = size_class(lines);
         let known = self.known.read();
         let of = |class: u32| {
             let (at, recent) = known.get(&key(lane, class))?;
-            let longest = recent.iter().max().filter(|_| now.since(*at) <= FORGOTTEN_AFTER)?;
-            Some(Duration::from_millis(u64::from(*longest)))
+            (now.since(*at) <= within).then_some(recent)
         };
-        (0..=SIZES).find_map(|off| of(wanted + off).or_else(|| of(wanted.checked_sub(off)?)))
+        let found = (0..=SIZES).find_map(|off| of(wanted + off).or_else(|| of(wanted.checked_sub(off)?)));
+        found.into_iter().flatten().map(|took| Duration::from_millis(u64::from(*took))).collect()
     }
 }
 
@@ -134,6 +146,8 @@ mod tests {
         assert_eq!(minutes(&again, 5, NOW), Some(8));
         let tomorrow = NOW.plus(Duration::from_secs(24 * 3600 + 1));
         assert_eq!(minutes(&again, 5, tomorrow), None, "what was slow is tried again");
+        assert_eq!(again.recent(&lane("m"), 5, tomorrow).len(), RECENT, "a forecast decides nothing");
+        assert_eq!(again.recent(&lane("m"), 5, NOW.plus(9 * Duration::from_secs(24 * 3600))), []);
         again.note(&store, &lane("m"), 5, Duration::from_secs(120), tomorrow).await.unwrap();
         assert_eq!(minutes(&again, 5, tomorrow), Some(2));
     }

@@ -17,6 +17,7 @@ mod context;
 pub mod deadline;
 mod dispatch;
 mod early;
+mod expected;
 mod expire;
 mod fallback;
 mod flight;
@@ -37,6 +38,7 @@ mod recover;
 mod rescue;
 mod retries;
 mod run;
+mod running;
 mod settle;
 mod submit;
 mod validation;
@@ -59,7 +61,7 @@ use crate::engine::accounts::Accounts;
 use crate::engine::bisect::Suspects;
 use crate::engine::budget::Budget;
 use crate::engine::callbacks::Callbacks;
-use crate::engine::context::Context;
+use crate::engine::context::{Context, Settings};
 use crate::engine::dispatch::Message;
 use crate::engine::fallback::Refused;
 use crate::engine::flight::Flights;
@@ -68,6 +70,7 @@ use crate::engine::learned::Learned;
 use crate::engine::live::LiveRoom;
 use crate::engine::orphans::Orphans;
 use crate::engine::retries::Retries;
+use crate::engine::running::Running;
 use crate::engine::settle::queued_of;
 use crate::engine::waiters::{Answer, Waiters};
 use crate::store::flights::FlightRecord;
@@ -122,10 +125,8 @@ impl Engine {
             accounts: Accounts::default(),
             providers: parts.providers,
             provider_configs: config.providers.iter().map(|(name, config)| (name.clone(), config.clone())).collect(),
-            prices: Arc::clone(&config.prices),
-            batching: config.batching.clone(),
+            settings: parking_lot::RwLock::new(Arc::new(Settings::of(config))),
             retention: config.retention,
-            orphan_grace: config.hold.orphan_grace,
             events: broadcast::channel(EVENT_BUFFER).0,
             dispatcher,
             deadlines,
@@ -138,6 +139,7 @@ impl Engine {
             flight: config.flight.clone(),
             budget: Budget::new(config.budget.daily_usd),
             learned: Learned::default(),
+            running: Running::default(),
             queued: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             lanes: parking_lot::RwLock::new(Vec::new()),
@@ -156,6 +158,14 @@ impl Engine {
         let engine = Self { context };
         engine.context.tasks.spawn("orphans", expire::drop_orphans(engine.clone()));
         Ok(engine)
+    }
+
+    /// Takes what a running engine can take of another configuration (`config::reload` says what): for what happens from
+    /// now on.
+    pub fn reconfigure(&self, config: &Config) {
+        *self.context.settings.write() = Arc::new(Settings::of(config));
+        self.context.tell(Message::Settings);
+        self.set_callback_policy(config.callbacks.clone());
     }
 
     /// The store behind it.

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::clock::Micros;
+use crate::domain::forecast::Expected;
 use crate::store::{RequestOptions, RequestRecord};
 
 /// `nightbus.request`: times are Unix seconds or null, money is US dollars or null where the price is unknown.
@@ -20,6 +21,8 @@ pub struct RequestObject<'a> {
     finished_at: Option<i64>,
     deadline_at: Option<i64>,
     expires_at: Option<i64>,
+    expected_at: Option<i64>,
+    expected_by: Option<i64>,
     batch_id: Option<String>,
     service: Option<&'a str>,
     /// `none` where the provider has no batches.
@@ -41,8 +44,8 @@ struct ErrorObject<'a> {
 }
 
 impl<'a> RequestObject<'a> {
-    /// Of one stored request. `retention` decides `expires_at` once it has ended.
-    pub fn new(record: &'a RequestRecord, retention: std::time::Duration) -> Self {
+    /// Of one stored request. `retention` decides `expires_at` once it has ended; `expected`: until then, its forecast.
+    pub(crate) fn new(record: &'a RequestRecord, retention: std::time::Duration, expected: Option<Expected>) -> Self {
         let outcome = record.outcome.as_ref();
         let seconds = |at: Option<Micros>| at.map(Micros::unix_seconds);
         Self {
@@ -57,6 +60,8 @@ impl<'a> RequestObject<'a> {
             finished_at: seconds(record.finished_at),
             deadline_at: seconds(record.request.deadline_at),
             expires_at: seconds(record.finished_at.map(|at| at.plus(retention))),
+            expected_at: expected.map(|expected| expected.at.unix_seconds()),
+            expected_by: expected.map(|expected| expected.by.unix_seconds()),
             batch_id: record.batch_id.map(|id| id.to_string()),
             service: outcome.and_then(|outcome| outcome.service.as_deref()),
             discount: record.request.options.has(RequestOptions::NO_DISCOUNT).then_some("none"),
@@ -72,6 +77,11 @@ impl<'a> RequestObject<'a> {
             cost_usd: outcome.and_then(|outcome| outcome.cost_nanos).map(nanos_to_usd),
             saved_usd: outcome.and_then(|outcome| outcome.saved_nanos).map(nanos_to_usd),
         }
+    }
+
+    /// When its answer is expected, in Unix seconds; none: it has ended, or nothing is known.
+    pub const fn expected_at(&self) -> Option<i64> {
+        self.expected_at
     }
 
     /// As JSON.

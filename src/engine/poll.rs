@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::domain::backoff::backoff;
@@ -33,16 +34,21 @@ pub(crate) enum Ended {
     Lost(ProviderError),
 }
 
-/// Polls until the batch has ended; fails only when the process stops.
-pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> Result<Ended, StepError> {
+/// Polls until the batch has ended; fails only when the process stops. `hinted`: it is said to have ended, and is looked at
+/// at once. That is a hint and nothing more: what counts is what the provider answers here.
+pub(crate) async fn until_ended(
+    context: &Arc<Context>,
+    batch: &BatchRecord,
+    hinted: &Notify,
+) -> Result<Ended, StepError> {
     let least = context.provider(&batch.lane).map_or(Duration::ZERO, |provider| provider.capability().min_poll);
-    let most = context.batching.poll.max(least);
     let mut early = Early::default();
     let mut seen = batch.provider.clone();
     let mut pauses = 0;
     let mut refused_since: Option<Instant> = None;
     let mut rescue = Rescue::of(batch);
     loop {
+        let most = context.settings().batching.poll.max(least);
         let asked_at = Instant::now();
         let answer = match (credentials(context, batch), &batch.provider.batch_id) {
             (Some((provider, credentials)), Some(id)) => {
@@ -85,8 +91,14 @@ pub(crate) async fn until_ended(context: &Arc<Context>, batch: &BatchRecord) -> 
         pauses += 1;
         rescue.act(context, batch).await?;
         pause = rescue.pause(context.now()).map_or(pause, |most| pause.min(most));
-        if !context.sleep(pause).await {
-            return Err(StepError::Stopping);
+        tokio::select! {
+            biased;
+            () = hinted.notified() => pauses = 0,
+            slept = context.sleep(pause) => {
+                if !slept {
+                    return Err(StepError::Stopping);
+                }
+            }
         }
     }
 }

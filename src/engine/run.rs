@@ -40,6 +40,7 @@ pub(crate) fn start_new(context: &Arc<Context>, lane: Arc<LaneKey>, requests: Ve
         let made_room = match prepare(&shared, &lane, requests).await {
             Some(id) => {
                 let made_room = supervise(&shared, id).await;
+                shared.running.forget(id);
                 shared.suspects.forget(id);
                 made_room
             }
@@ -55,6 +56,7 @@ pub(crate) fn resume(context: &Arc<Context>, lane: Arc<LaneKey>, id: BatchId, to
     context.tell(Message::Resumed { lane: Arc::clone(&lane), tokens });
     context.tasks.spawn("resumed batch", async move {
         let made_room = supervise(&shared, id).await;
+        shared.running.forget(id);
         shared.tell(Message::Ended { lane, tokens, made_room });
     });
 }
@@ -131,6 +133,7 @@ async fn drive(context: &Arc<Context>, id: BatchId) -> Result<Option<BatchState>
         let Some(batch) = context.store.batch(id).await? else {
             return Ok(None);
         };
+        let look = context.running.note(&batch);
         announce(context, id, batch.state, batch.provider.status.clone());
         match batch.state {
             BatchState::Prepared => {
@@ -139,7 +142,7 @@ async fn drive(context: &Arc<Context>, id: BatchId) -> Result<Option<BatchState>
             }
             BatchState::Uploaded => Box::pin(submit::create(context, &batch, unsettled, started)).await?,
             BatchState::Submitted => {
-                let ended = Box::pin(poll::until_ended(context, &batch)).await?;
+                let ended = Box::pin(poll::until_ended(context, &batch, &look)).await?;
                 Box::pin(collect::end(context, &batch, ended)).await?;
             }
             end @ (BatchState::Completed | BatchState::Failed | BatchState::Expired | BatchState::Cancelled) => {

@@ -327,8 +327,8 @@ pub(crate) async fn requeue_or_refuse(
     let mut tally = Tally::default();
     for group in ids.chunks(GROUP) {
         let records = riding(context, batch, group.to_vec()).await?;
-        let (again, spent): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
+        let most = context.settings().batching.max_attempts;
+        let (again, spent): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.attempts < most);
         tally.add(refuse_or_fall_back(context, batch, spent, refusal).await?);
         let apart = context.suspects.part_of(batch.id);
         tally.requeued += requeue(context, batch, again, why, Again { apart, ..Again::default() }).await?;
@@ -346,8 +346,8 @@ pub(crate) async fn try_again(
     let mut tally = Tally::default();
     for group in lines.chunks(GROUP) {
         let records = riding(context, batch, group.iter().map(|(id, _)| *id).collect()).await?;
-        let (again, spent): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| record.attempts < context.batching.max_attempts);
+        let most = context.settings().batching.max_attempts;
+        let (again, spent): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.attempts < most);
         let (spent, handed) = take_over(context, &batch.lane, spent, "attempts_exhausted").await?;
         tally.handed += handed;
         let outcomes: HashMap<RequestId, &LineOutcome> = group.iter().map(|(id, outcome)| (*id, outcome)).collect();

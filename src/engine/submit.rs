@@ -231,7 +231,7 @@ async fn look_up(
     batch: &BatchRecord,
 ) -> Result<Option<BatchObject>, StepError> {
     let [least, most] = LISTING_DELAY;
-    let delay = (context.batching.poll * 3).clamp(least, most);
+    let delay = (context.settings().batching.poll * 3).clamp(least, most);
     let started = Instant::now();
     let mut empty = 0;
     let mut attempt = 0;

@@ -92,7 +92,7 @@ async fn queue_full(
     context.tell(Message::QueueFull { lane: Arc::clone(&batch.lane), told });
     let records = riding(context, batch, lines).await?;
     let bytes = records.iter().map(|record| queued_of(&record.request).line_bytes).sum();
-    let wait = QUEUE_FULL_WAIT.min(context.batching.poll * 3);
+    let wait = QUEUE_FULL_WAIT.min(context.settings().batching.poll * 3);
     let waits_since = records.first().map_or(Duration::ZERO, |first| context.now().since(first.request.created_at));
     // Not at once: the estimate of an image in base64 is far above the truth, and others may fill the queue.
     if records.len() == 1

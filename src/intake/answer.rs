@@ -166,6 +166,13 @@ pub(crate) fn set_pending_headers(headers: &mut HeaderMap, id: RequestId, state:
     headers.insert(HeaderName::from_static("x-nightbus-state"), HeaderValue::from_static(state.as_str()));
 }
 
+/// When the answer is expected, in Unix seconds like `expected_at` of the request object; left out where nothing is known.
+pub(crate) fn set_expected(headers: &mut HeaderMap, expected: Option<i64>) {
+    if let Some(seconds) = expected {
+        headers.insert(HeaderName::from_static("x-nightbus-expected-at"), HeaderValue::from(seconds));
+    }
+}
+
 fn set_headers(headers: &mut HeaderMap, asked: &Asked, answer: &Answer) {
     set_pending_headers(headers, asked.id, answer.state);
     let summary = &answer.summary;

@@ -17,7 +17,7 @@ use crate::domain::service::{Fallback, Service};
 use crate::engine::Engine;
 use crate::engine::deadline::deadline_class;
 use crate::engine::keys::Reservation;
-use crate::engine::object::{RequestObject, result_path};
+use crate::engine::object::result_path;
 use crate::engine::orphans::Attachment;
 use crate::engine::waiters::{Answer, Waiter};
 use crate::intake::answer::{self, Asked};
@@ -121,6 +121,7 @@ impl Desk {
                     let id = attachment.id();
                     if let Some(joined) = self.join(attachment, &call.marks).await? {
                         self.keep_callback(id, callback.as_deref()).await?;
+                        self.note_trace(id, call.headers);
                         return Ok(joined);
                     }
                 }
@@ -148,12 +149,20 @@ impl Desk {
         let attachment = owed.then(|| self.engine.orphans().attach_new(id, identity.owed_as(), identity.attempt));
         self.store(request.clone(), line, reservation).await?;
         crash::point("accepted");
+        self.note_trace(id, call.headers);
         Ok(Accepted { asked: asked_of(&request), pending: queued(request), waiter, attachment, answer: None })
     }
 
     async fn keep_callback(&self, id: RequestId, url: Option<&str>) -> Result<(), ApiError> {
         let Some(url) = url else { return Ok(()) };
         self.engine.keep_callback(id, url).await.map_err(|error| unavailable(&error))
+    }
+
+    /// From here on the request's id stands for the trace: in its batch line, in its answer, in what is logged of it.
+    fn note_trace(&self, id: RequestId, headers: &HeaderMap) {
+        if let Some(trace_id) = marks::trace_id(headers) {
+            self.engine.telemetry().request_traced(id, trace_id);
+        }
     }
 
     /// A request that is there already; none: it is gone, and the call is a new one.
@@ -441,7 +450,7 @@ async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, mark
         None => desk.engine.store().request(asked.id).await,
     };
     let mut response = match record {
-        Ok(Some(record)) => pending(&record, desk.config.retention),
+        Ok(Some(record)) => pending(&desk.engine, &record),
         Ok(None) => {
             return error_response(api, &ApiError::internal("the request is gone: send the call again"));
         }
@@ -457,13 +466,15 @@ async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, mark
 }
 
 /// `202`: not ended yet.
-pub(crate) fn pending(record: &RequestRecord, retention: Duration) -> Response<Body> {
-    let mut response = json_response(StatusCode::ACCEPTED, RequestObject::new(record, retention).to_json());
+pub(crate) fn pending(engine: &Engine, record: &RequestRecord) -> Response<Body> {
+    let object = engine.object(record);
+    let mut response = json_response(StatusCode::ACCEPTED, object.to_json());
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::try_from(result_path(record.request.id)) {
         headers.insert(LOCATION, location);
     }
     headers.insert(RETRY_AFTER, HeaderValue::from(POLL_SECONDS));
     answer::set_pending_headers(headers, record.request.id, record.state);
+    answer::set_expected(headers, object.expected_at());
     response
 }

@@ -50,6 +50,7 @@ const DEADLINE: HeaderName = HeaderName::from_static("x-nightbus-deadline");
 const FALLBACK: HeaderName = HeaderName::from_static("x-nightbus-fallback");
 const TAG: HeaderName = HeaderName::from_static("x-nightbus-tag");
 const FLIGHT: HeaderName = HeaderName::from_static("x-nightbus-flight");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const CALLBACK: HeaderName = HeaderName::from_static("x-nightbus-callback");
 /// How often an SDK has sent a call before.
 pub(crate) const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
@@ -93,6 +94,28 @@ pub(crate) fn callback(headers: &HeaderMap, policy: &CallbacksConfig) -> Result<
     }
     Target::new(url, policy).map_err(|error| bad(&CALLBACK, error))?;
     Ok(Some(url.to_owned()))
+}
+
+/// The trace that a call is part of: the trace id of its `traceparent` (W3C Trace Context, version 00 and later ones that
+/// begin alike). None: there is no such header, or it is not as it should be, and then nobody can be told by it.
+pub(crate) fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all(&TRACEPARENT).iter();
+    let (Some(value), None) = (given.next(), given.next()) else { return None };
+    let mut parts = value.to_str().ok()?.trim().split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_set = |text: &str| text.bytes().any(|byte| byte != b'0');
+    let fits = is_hex(version, 2)
+        && version != "ff"
+        && (version != "00" || parts.next().is_none())
+        && is_hex(trace, 32)
+        && is_set(trace)
+        && is_hex(parent, 16)
+        && is_set(parent)
+        && is_hex(flags, 2);
+    fits.then_some(trace)
 }
 
 fn bad(header: &HeaderName, what: impl std::fmt::Display) -> ApiError {
@@ -288,5 +311,35 @@ mod tests {
                 Err(error) => assert!(!taken && error.message.starts_with("x-nightbus-callback: "), "{error:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_trace_is_told_by_a_whole_traceparent_alone() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let id = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("traceparent", value.parse().unwrap());
+            }
+            trace_id(&headers).map(str::to_owned)
+        };
+        let good = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        assert_eq!(id(&[&good]).as_deref(), Some(TRACE));
+        assert_eq!(id(&[&good.replacen("00", "cc", 1),]).as_deref(), Some(TRACE), "a later version");
+        assert_eq!(id(&[&(good.replacen("00", "cc", 1) + "-more")]).as_deref(), Some(TRACE));
+        for bad in [
+            String::new(),
+            good.clone() + "-more",
+            good.to_uppercase(),
+            good.replacen("00", "ff", 1),
+            good.replace(TRACE, &"0".repeat(32)),
+            good.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            good.replace("-01", ""),
+            good.replace(TRACE, "4bf9"),
+        ] {
+            assert_eq!(id(&[&bad]), None, "{bad}");
+        }
+        assert_eq!(id(&[]), None);
+        assert_eq!(id(&[&good, &good]), None);
     }
 }

@@ -12,7 +12,6 @@ use crate::body::{self, Body};
 use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
 use crate::engine::CancelOutcome;
-use crate::engine::object::RequestObject;
 use crate::intake::answer::{self, Asked};
 use crate::intake::client::Client;
 use crate::intake::defer::{Desk, pending, unavailable};
@@ -48,7 +47,7 @@ impl Desk {
             (&Method::GET, (Some("requests"), None, ..)) => self.list(call).await,
             (&Method::GET, (Some("requests"), Some(id), None, _)) => {
                 let record = self.own_record(id, call.caller).await?.record;
-                Ok(json_response(StatusCode::OK, RequestObject::new(&record, self.config.retention).to_json()))
+                Ok(json_response(StatusCode::OK, self.engine.object(&record).to_json()))
             }
             (&Method::GET, (Some("requests"), Some(id), Some("result"), None)) => {
                 self.result(id, call.caller, wait_of(call)?, client).await
@@ -71,6 +70,7 @@ impl Desk {
         let mut response = Response::new(body::empty());
         *response.status_mut() = StatusCode::ACCEPTED;
         answer::set_pending_headers(response.headers_mut(), record.request.id, record.state);
+        answer::set_expected(response.headers_mut(), self.engine.object(&record).expected_at());
         Ok(response)
     }
 
@@ -103,7 +103,7 @@ impl Desk {
             return Ok(delivery::track(answer::respond(&asked, &answer), delivery));
         }
         let (Some(waiter), Some(wait)) = (waiter, wait) else {
-            return Ok(pending(&record, self.config.retention));
+            return Ok(pending(&self.engine, &record));
         };
         let stop = self.tasks.stop_token().clone();
         let held = Held::new(asked, waiter, stop, self.engine.clone());
@@ -113,7 +113,7 @@ impl Desk {
             Err(held) => {
                 drop(held);
                 let record = self.own_record(id, caller).await?.record;
-                pending(&record, self.config.retention)
+                pending(&self.engine, &record)
             }
         };
         if let Ok(value) = HeaderValue::try_from(format!("wait={}", wait.as_secs())) {
@@ -134,7 +134,7 @@ impl Desk {
             ))),
             CancelOutcome::Cancelled | CancelOutcome::AlreadyEnded => {
                 let record = self.own_record(&id.to_string(), caller).await?.record;
-                Ok(json_response(StatusCode::OK, RequestObject::new(&record, self.config.retention).to_json()))
+                Ok(json_response(StatusCode::OK, self.engine.object(&record).to_json()))
             }
         }
     }
@@ -164,7 +164,7 @@ impl Desk {
         let has_more = records.len() > limit;
         records.truncate(limit);
         let object = |record: &RequestRecord| {
-            let json = RequestObject::new(record, self.config.retention).to_json();
+            let json = self.engine.object(record).to_json();
             RawValue::from_string(String::from_utf8(json).unwrap_or_default()).ok()
         };
         let list = List {

@@ -18,6 +18,8 @@ pub(crate) enum Route<'a> {
     },
     /// nightbus's own routes: what comes after `/nightbus/v1`, without the query.
     Own(&'a str),
+    /// `/nightbus/v1/webhooks/{name}`: what the provider of that name has to say.
+    Webhook(&'a str),
     /// `GET [/batch]/v1/chat/deferred-completion/{id}`: a client has one base URL for all its calls.
     DeferredCompletion(&'a str),
     /// Nothing we know.
@@ -28,6 +30,9 @@ pub(crate) enum Route<'a> {
 pub(crate) fn route<'a>(method: &Method, path_and_query: &'a str, is_provider: impl Fn(&str) -> bool) -> Route<'a> {
     if let Some(rest) = path_and_query.strip_prefix("/nightbus/v1") {
         let path = path_of(rest);
+        if let Some(provider) = path.strip_prefix("/webhooks/") {
+            return Route::Webhook(provider);
+        }
         return if path.is_empty() || path.starts_with('/') { Route::Own(path) } else { Route::Unknown };
     }
     let (batch, rest) = match path_and_query.strip_prefix("/batch/") {
@@ -98,6 +103,8 @@ mod tests {
             ("/", Route::Unknown),
             ("/nightbus/v1/requests?limit=3", Route::Own("/requests")),
             ("/nightbus/v1requests", Route::Unknown),
+            ("/nightbus/v1/webhooks/groq?x", Route::Webhook("groq")),
+            ("/nightbus/v1/webhooks", Route::Own("/webhooks")),
             ("/v1/chat/deferred-completion/req_1", Route::DeferredCompletion("req_1")),
             ("/batch/v1/chat/deferred-completion/req_1?x", Route::DeferredCompletion("req_1")),
             ("/batch/v1/chat/deferred-completion/abc", api(None, "/chat/deferred-completion/abc", true)),

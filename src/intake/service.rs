@@ -110,9 +110,14 @@ impl Intake {
     /// The same with another configuration: for calls from now on.
     #[must_use]
     pub fn with_config(&self, config: Arc<crate::config::Config>) -> Self {
-        let Desk { engine, tasks, .. } = &*self.desk;
+        let Desk { engine, tasks, config: old } = &*self.desk;
+        let meter = match old.prices == config.prices {
+            true => self.meter.clone(),
+            // The old one ends with its last call.
+            false => Meter::start(engine, Arc::clone(&config.prices), tasks),
+        };
         let desk = Desk { config, engine: engine.clone(), tasks: tasks.clone() };
-        Self { desk: Arc::new(desk), ..self.clone() }
+        Self { desk: Arc::new(desk), meter, ..self.clone() }
     }
 
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
@@ -120,7 +125,9 @@ impl Intake {
         let origin = request.headers().get(ORIGIN).cloned();
         let api = self.api_of(&request);
         let pages = &self.desk.config.cors.allow_origins;
-        let result = match cors::guard(pages, request.headers()) {
+        let guarded =
+            cors::guard(pages, request.headers()).and_then(|()| cors::guard_host(&self.desk.config, &request));
+        let result = match guarded {
             Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
             Ok(()) => Box::pin(self.route(request, &info)).await,
             Err(error) => Err(error),
@@ -170,7 +177,7 @@ impl Intake {
                 let name = self.provider_name(provider, rest, request.headers());
                 config.providers.get(name).map_or(Api::OpenAi, |provider| provider.kind.api())
             }
-            Route::Own(_) | Route::DeferredCompletion(_) | Route::Unknown => Api::OpenAi,
+            Route::Own(_) | Route::Webhook(_) | Route::DeferredCompletion(_) | Route::Unknown => Api::OpenAi,
         }
     }
 
@@ -184,6 +191,9 @@ impl Intake {
                 "no route for {:?}: the base URL is http://…/v1, /PROVIDER/v1 or /batch/v1",
                 path_of(&path)
             )));
+        }
+        if let Route::Webhook(provider) = place {
+            return desk.webhook(provider, request).await.map(Answered::Now);
         }
         let caller = caller::identify(&desk.config, request.headers())?;
         let marks = marks::read(request.headers(), desk.engine.clock().now())?;
@@ -214,7 +224,7 @@ impl Intake {
                 let caller = caller.fingerprint(&**desk.engine.store(), request.headers());
                 desk.deferred_completion(id, caller).await.map(Answered::Now)
             }
-            Route::Unknown => Err(ApiError::not_found("no such route")),
+            Route::Webhook(_) | Route::Unknown => Err(ApiError::not_found("no such route")),
         }
     }
 

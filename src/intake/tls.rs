@@ -34,8 +34,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The certificate in use; connections that are open keep theirs.
 #[derive(Debug)]
 pub struct Certificate {
-    config: TlsConfig,
+    files: RwLock<TlsConfig>,
     current: RwLock<Arc<CertifiedKey>>,
+}
+
+/// A certificate that was read and fits its key, and is not in use yet.
+#[derive(Debug)]
+pub struct Renewal {
+    files: TlsConfig,
+    certified: Arc<CertifiedKey>,
+}
+
+impl Renewal {
+    /// Reads the certificate chain and the key.
+    ///
+    /// # Errors
+    /// When a file cannot be read or parsed, or key and certificate do not belong together.
+    pub fn read(files: &TlsConfig) -> Result<Self, TlsError> {
+        Ok(Self { files: files.clone(), certified: Arc::new(read(files)?) })
+    }
 }
 
 impl ResolvesServerCert for Certificate {
@@ -50,8 +67,14 @@ impl Certificate {
     /// # Errors
     /// When a file cannot be read or parsed, or key and certificate do not belong together.
     pub fn load(config: &TlsConfig) -> Result<Arc<Self>, TlsError> {
-        let current = RwLock::new(Arc::new(read(config)?));
-        Ok(Arc::new(Self { config: config.clone(), current }))
+        let Renewal { files, certified } = Renewal::read(config)?;
+        Ok(Arc::new(Self { files: RwLock::new(files), current: RwLock::new(certified) }))
+    }
+
+    /// New connections get this one from now on.
+    pub fn renew(&self, renewal: Renewal) {
+        *self.files.write() = renewal.files;
+        *self.current.write() = renewal.certified;
     }
 
     /// A listener's configuration with this certificate; offers `h2` and `http/1.1`.
@@ -61,7 +84,7 @@ impl Certificate {
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
         let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| fail(&self.config.cert, &error))?
+            .map_err(|error| fail(&self.files.read().cert, &error))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Self>::clone(self));
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -70,20 +93,20 @@ impl Certificate {
 
     /// Takes a renewed certificate as soon as both files belong together; until then the old one stays in use.
     pub async fn reload_when_changed(self: Arc<Self>, stop: CancellationToken) {
-        let mut seen = written_at(&self.config);
+        let mut seen = self.written_at();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = stop.cancelled() => return,
             }
-            let now = written_at(&self.config);
+            let now = self.written_at();
             if now == seen {
                 continue;
             }
             match self.reload() {
                 Ok(()) => {
+                    tracing::info!(cert = %now.0.cert.display(), "the renewed certificate is in use");
                     seen = now;
-                    tracing::info!(cert = %self.config.cert.display(), "the renewed certificate is in use");
                 }
                 Err(error) => tracing::warn!(%error, "the renewed certificate cannot be used yet; the old one stays"),
             }
@@ -91,13 +114,17 @@ impl Certificate {
     }
 
     fn reload(&self) -> Result<(), TlsError> {
-        *self.current.write() = Arc::new(read(&self.config)?);
+        let files = self.files.read().clone();
+        self.renew(Renewal::read(&files)?);
         Ok(())
     }
-}
 
-fn written_at(config: &TlsConfig) -> [Option<SystemTime>; 2] {
-    [&config.cert, &config.key].map(|file| std::fs::metadata(file).and_then(|data| data.modified()).ok())
+    /// Which files there are, and when they were written.
+    fn written_at(&self) -> (TlsConfig, [Option<SystemTime>; 2]) {
+        let files = self.files.read().clone();
+        let at = [&files.cert, &files.key].map(|file| std::fs::metadata(file).and_then(|data| data.modified()).ok());
+        (files, at)
+    }
 }
 
 fn fail(file: &Path, cause: &dyn std::fmt::Display) -> TlsError {

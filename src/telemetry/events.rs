@@ -7,9 +7,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::Telemetry;
-use super::metrics::{ByCode, ByEndpoint, ByOperation, ByOutcome, ByProvider, ByService, ByState, ByTask};
+use super::metrics::{ByCode, ByEndpoint, ByOperation, ByOutcome, ByProvider, ByResult, ByService, ByState, ByTask};
 use crate::domain::batch::BatchState;
-use crate::domain::ids::{BatchId, FlightId, RequestId};
+use crate::domain::ids::{BatchId, CallbackId, FlightId, RequestId};
 use crate::domain::lane::{Endpoint, LaneKey};
 
 impl Telemetry {
@@ -19,6 +19,11 @@ impl Telemetry {
         tracing::debug!(endpoint, bytes, "request accepted");
         self.inner.metrics.accepted.get_or_create(&ByEndpoint { endpoint }).inc();
         self.inner.metrics.accepted_bytes.inc_by(bytes);
+    }
+
+    /// The call of a deferred request, or one that joined it, is part of a trace. `trace_id` is checked: 32 hexadecimal digits.
+    pub fn request_traced(&self, id: RequestId, trace_id: &str) {
+        tracing::debug!(request = %id, trace_id, "request is part of a trace");
     }
 
     /// A deferred request ended with `status` by `service`; an empty `service`: nothing was executed.
@@ -181,6 +186,25 @@ impl Telemetry {
         tracing::warn!(request = %id, service, cost_nanos, "an answer came too late and is paid for twice");
         self.inner.metrics.wasted.get_or_create(&ByService { service }).inc();
         self.inner.metrics.wasted_usd.inc_by(dollars(cost_nanos.unwrap_or(0)));
+    }
+
+    /// An attempt to deliver a callback ended: `delivered`, `retried` (it failed and is tried again), or without another
+    /// attempt `gone` (its receiver wants no more of them) and `given_up`. `attempts` with this one.
+    pub fn callback_tried(&self, id: CallbackId, request: RequestId, attempts: usize, outcome: &'static str) {
+        if matches!(outcome, "gone" | "given_up") {
+            tracing::warn!(callback = %id, %request, attempts, outcome, "a callback was given up");
+        } else {
+            tracing::debug!(callback = %id, %request, attempts, outcome, "a callback was sent");
+        }
+        self.inner.metrics.callbacks.get_or_create(&ByResult { outcome }).inc();
+    }
+
+    /// A provider's webhook came: `hint` (a batch is looked at), `unknown` (no open batch of ours), `ignored` (another
+    /// kind of event), `duplicate`, or `refused` (not signed, or too old).
+    pub fn webhook_received(&self, provider: &str, outcome: &'static str) {
+        // Anybody who reaches the port can have one refused: the metric may count them, the log must not grow with them.
+        tracing::debug!(provider, outcome, "a webhook was received");
+        self.inner.metrics.webhooks.get_or_create(&ByResult { outcome }).inc();
     }
 
     /// A connection waits for an answer.

@@ -28,6 +28,8 @@ macro_rules! label {
     };
 }
 
+label!(/// What came of it, of a closed set.
+    ByResult { outcome: &'static str });
 label!(/// Which API.
     ByEndpoint { endpoint: &'static str });
 label!(/// How it was served and what came of it.
@@ -107,6 +109,8 @@ pub(super) struct Metrics {
     pub(super) harvest_seconds: Histogram,
     pub(super) harvest_lines: Counter,
     pub(super) provider_errors: Family<ByOperation, Counter>,
+    pub(super) webhooks: Family<ByResult, Counter>,
+    pub(super) callbacks: Family<ByResult, Counter>,
     pub(super) unusable_lines: ReasonCounter,
     pub(super) commit_rows: Histogram,
     pub(super) commit_seconds: Histogram,
@@ -177,6 +181,8 @@ impl Metrics {
             harvest_seconds: exchanges(),
             harvest_lines: Counter::default(),
             provider_errors: Family::default(),
+            webhooks: Family::default(),
+            callbacks: Family::default(),
             unusable_lines: ReasonCounter::default(),
             commit_rows: counts(),
             commit_seconds: commit_latencies(),
@@ -233,6 +239,7 @@ impl Metrics {
             "Marked calls that could not be deferred and went live",
             self.passthrough_marked.family.clone(),
         );
+        own.register("callbacks", "Attempts to deliver a callback, by what came of them", self.callbacks.clone());
         own.register("ledger_lost_calls", "Live calls that are missing in the ledger", self.ledger_lost.clone());
     }
 
@@ -265,6 +272,7 @@ impl Metrics {
         );
         own.register("harvest_lines", "Result lines made durable", self.harvest_lines.clone());
         own.register("provider_errors", "Exchanges with a provider that failed", self.provider_errors.clone());
+        own.register("webhooks_received", "Webhooks of providers, by what came of them", self.webhooks.clone());
         own.register(
             "retries_delayed",
             "Retries that waited for others of their provider",

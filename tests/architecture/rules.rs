@@ -25,7 +25,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sim", &["domain"]),
     ("engine", &["config", "domain", "store", "telemetry", "upstream", "wire"]),
     ("intake", &["config", "domain", "engine", "store", "telemetry", "upstream", "wire"]),
-    ("admin", &["config", "domain", "engine", "store", "telemetry", "wire", "intake::respond", "intake::listener"]),
+    (
+        "admin",
+        &[
+            "config",
+            "domain",
+            "engine",
+            "store",
+            "telemetry",
+            "wire",
+            "intake::respond",
+            "intake::listener",
+            "intake::cors",
+        ],
+    ),
     ("app", &["admin", "config", "domain", "engine", "intake", "sim", "store", "telemetry", "upstream", "wire"]),
     (
         "cli",

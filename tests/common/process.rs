@@ -31,9 +31,15 @@ impl Home {
     pub(crate) fn new(provider: &Provider, tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("proxy.toml");
-        let top = format!("data_dir = {:?}", folder.path().join("data").to_str().unwrap());
-        std::fs::write(&config, toml(&provider.sim.base_url(), &top, tables)).unwrap();
-        Self { folder, config }
+        let home = Self { folder, config };
+        home.configure(provider, tables);
+        home
+    }
+
+    /// Writes its configuration anew.
+    pub(crate) fn configure(&self, provider: &Provider, tables: &str) {
+        let top = format!("data_dir = {:?}", self.folder.path().join("data").to_str().unwrap());
+        std::fs::write(&self.config, toml(&provider.sim.base_url(), &top, tables)).unwrap();
     }
 
     /// What it keeps, once no process holds it any more.

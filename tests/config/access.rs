@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret;
 
-use super::super::{load, load_with, mistakes, mistakes_with, one_mistake};
+use super::super::{load, load_with, mistakes, mistakes_with, one_mistake, shown};
 
 const KEYED: &str = "providers.openai.api_key_env = \"OPENAI_API_KEY\"\n";
 
@@ -220,4 +220,22 @@ fn no_secret_shows_in_debug_or_summary() {
     let said = format!("{config:?} {:?}", nightbus::config::summary(&config));
     assert!(!said.contains("hunter2"), "{said}");
     assert_eq!(said.matches("(set)").count(), 3);
+}
+
+#[test]
+fn a_webhook_secret_is_one_and_is_never_shown() {
+    let text = "providers.openai.webhook_secret_env = \"HOOKS\"";
+    let config = load_with(text, &[("HOOKS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]).unwrap();
+    assert_eq!(shown(&config, "providers.openai.webhook_secret_env"), "\"HOOKS\"");
+    assert!(!format!("{config:?}").contains("MfKQ"));
+    for wrong in ["hunter2", "whsec_", "whsec_hunter2?"] {
+        let found = mistakes_with(text, &[("HOOKS", wrong)]);
+        assert!(found.len() == 1 && found[0].contains("HOOKS does not hold a webhook secret"), "{found:?}");
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+    let other = mistakes_with(
+        "providers.anthropic.webhook_secret_env = \"HOOKS\"",
+        &[("HOOKS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")],
+    );
+    assert!(other.len() == 1 && other[0].contains("has no webhooks"), "{other:?}");
 }

@@ -83,7 +83,12 @@ fn proxy_toml_is_the_commented_default() {
 fn every_key_commented_out_in_proxy_toml_is_known_and_well_typed() {
     let uncomment = |line: &str| line.strip_prefix("# ").unwrap_or(line).to_owned();
     let text: Vec<String> = default_file().lines().skip(3).map(uncomment).collect();
-    let env = [("OPENAI_API_KEY", "sk-1"), ("NIGHTBUS_KEY_CI", "k"), ("MY_ADMIN_TOKEN", "t")];
+    let env = [
+        ("OPENAI_API_KEY", "sk-1"),
+        ("OPENAI_WEBHOOK_SECRET", "whsec_b2xk"),
+        ("NIGHTBUS_KEY_CI", "k"),
+        ("MY_ADMIN_TOKEN", "t"),
+    ];
     let found = mistakes_with(&text.join("\n"), &env);
     let expected = |line: &str| {
         [

@@ -162,3 +162,34 @@ async fn web_pages_are_refused_unless_their_origin_is_listed() {
     assert_eq!(provider.executions_of("probe-evil").await, 0);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_page_whose_name_was_pointed_here_cannot_read_with_nightbuss_own_key() {
+    let provider = Provider::quick().await;
+    let own_key = "api_key_env = \"UPSTREAM\"";
+    let keys = "\n[[client_keys]]\nname = \"ci\"\nkey = \"sk-caller\"\nproviders = [\"openai\"]";
+    let status = |tables: String, method: Method, host: &'static str| {
+        let text = toml(&provider.sim.base_url(), "store = \"memory\"", &tables);
+        async move {
+            let proxy = Proxy::with_environment(&text, &[("UPSTREAM", "sk-upstream")]).await;
+            let path = if method == Method::GET { "/v1/models" } else { CHAT };
+            let body = if method == Method::GET { String::new() } else { chat("probe-host").to_string() };
+            let reply = proxy.client.send(method, path, &[("host", host)], body).await.unwrap();
+            if reply.status == 403 {
+                assert_eq!(reply.code(), "forbidden_origin");
+            }
+            proxy.stop().await;
+            reply.status.as_u16()
+        }
+    };
+    assert_eq!(status(own_key.to_owned(), Method::GET, "evil.example:5050").await, 403);
+    for host in ["nightbus:5050", "127.0.0.1:5050", "nightbus.team.svc.cluster.local"] {
+        assert_eq!(status(own_key.to_owned(), Method::GET, host).await, 200, "{host}");
+    }
+    let listed = format!("{own_key}\n[cors]\nallow_hosts = [\"Evil.example\"]");
+    assert_eq!(status(listed, Method::GET, "evil.example:5050").await, 200, "not evil after all");
+    // What writes comes with an Origin; who has to authenticate, or brings the provider's key, is no page.
+    assert_eq!(status(own_key.to_owned(), Method::POST, "evil.example:5050").await, 200);
+    assert_eq!(status(format!("{own_key}{keys}"), Method::GET, "evil.example:5050").await, 200);
+    assert_eq!(status(String::new(), Method::GET, "evil.example:5050").await, 200);
+}

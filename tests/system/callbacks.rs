@@ -120,6 +120,12 @@ async fn logged(admin: &Client, state: &str) -> Value {
     .await
 }
 
+/// Whether the metrics page says so of attempts with this outcome.
+async fn counted(admin: &Client, outcome: &str, count: u64) -> bool {
+    let page = String::from_utf8(admin.get("/metrics").await.body.to_vec()).unwrap();
+    page.contains(&format!("nightbus_callbacks_total{{outcome=\"{outcome}\"}} {count}\n"))
+}
+
 #[tokio::test]
 async fn the_end_of_a_request_is_told_signed_and_tried_again_under_the_same_id() {
     let provider = Provider::start(quick()).await;
@@ -134,6 +140,7 @@ async fn the_end_of_a_request_is_told_signed_and_tried_again_under_the_same_id()
     let kept = logged(&proxy.admin(), "delivered").await;
     let statuses: Vec<_> = kept["attempts"].as_array().unwrap().iter().map(|one| one["status_code"].clone()).collect();
     assert_eq!(statuses, [json!(500), json!(302), json!(204)]);
+    assert!(counted(&proxy.admin(), "retried", 2).await && counted(&proxy.admin(), "delivered", 1).await);
     assert_eq!((&kept["request_id"], &kept["url"]), (&json!(id), &json!(format!("http://{}/hook", receiver.address))));
     let path = format!("/api/callbacks/{}/redeliver", hooks[0].id);
     assert_eq!(proxy.admin().post(&path, &[], "").await.status, 200);
@@ -156,6 +163,7 @@ async fn cancelled_and_failed_requests_are_told_too_and_a_410_ends_it() {
     assert_eq!(hooks[0].body["state"], "cancelled");
     let kept = logged(&proxy.admin(), "failed").await;
     assert_eq!((&kept["next_attempt_at"], &kept["attempts"][0]["status_code"]), (&Value::Null, &json!(410)));
+    assert!(counted(&proxy.admin(), "gone", 1).await && !counted(&proxy.admin(), "given_up", 1).await);
     proxy.stop().await;
 }
 

@@ -202,3 +202,21 @@ async fn equal_calls_at_once_stay_requests_of_their_own() {
     assert_eq!(ids.len(), 100);
     proxy.stop().await;
 }
+
+/// Over the network a connection that is closed and one that only sends no more look the same until something is sent to
+/// it. That nobody is there any more must be known before that: an equal call of who comes back finds its request only then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_closed_connection_counts_as_left_and_its_request_is_found_again() {
+    let provider = Provider::quick().await;
+    let proxy = Proxy::with(&provider, PATIENT).await;
+    let (old, new) = (warm(&proxy), warm(&proxy));
+    call(&old, "half");
+    until_requests(&proxy, "half", 1).await;
+    until_held(&proxy, 1).await;
+    old.shutdown(std::net::Shutdown::Write).unwrap();
+    until_held(&proxy, 0).await;
+    call(&new, "half");
+    until_held(&proxy, 1).await;
+    assert_eq!(requests(&proxy, "half").await, 1);
+    proxy.stop().await;
+}

@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::common::client::{ASYNC, CHAT, Client, DEFER, Reply, chat, probe};
+use super::common::process::Home;
 use super::common::provider::Provider;
 use super::common::proxy::Proxy;
 
@@ -382,4 +383,20 @@ async fn unknown_paths_and_providers_are_404() {
         assert_eq!((reply.status.as_u16(), reply.code().as_str()), (404, "not_found"), "{path}");
     }
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_names_the_trace_of_a_deferred_call_beside_its_request() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let provider = Provider::quick().await;
+    let home = Home::new(&provider, "[log]\nlevel = \"off,nightbus=debug\"");
+    let running = home.start().await;
+    let traced = ("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    let reply =
+        running.client.post(CHAT, &[DEFER, (traced.0, traced.1.as_str())], chat("probe-traced").to_string()).await;
+    let id = reply.header("x-nightbus-request-id");
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    let line = log.lines().find(|line| line.contains("request is part of a trace")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains(TRACE) && line.contains(id), "{line}");
+    assert!(running.terminate().await.success());
 }

@@ -39,6 +39,8 @@ async fn respond_async_says_at_once_where_the_result_will_be() {
         "finished_at",
         "deadline_at",
         "expires_at",
+        "expected_at",
+        "expected_by",
         "batch_id",
         "service",
         "attempts",

@@ -83,6 +83,15 @@ pub(super) const PROVIDERS: Section = Section {
         )
         .example("8"),
         Key::new(
+            "webhook_secret_env",
+            text("the name of an environment variable"),
+            "Environment variable that holds the secret (`whsec_…`) of the provider's webhooks. With it \
+             `POST /nightbus/v1/webhooks/NAME` takes `batch.completed`, `batch.failed`, `batch.expired` and `batch.cancelled`, \
+             and the batch is looked at at once. For providers with OpenAI's batch API.",
+        )
+        .example("\"OPENAI_WEBHOOK_SECRET\"")
+        .risk("The route needs no client key: the signature is all that lets a message in. Polling goes on without it."),
+        Key::new(
             "endpoints",
             Kind::Texts { what: "endpoints", choices: ENDPOINTS },
             "The endpoints that can be \

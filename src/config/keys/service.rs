@@ -40,7 +40,7 @@ pub(super) const TOP: Section = Section {
              `src/domain/prices.json`. Models that it does not name keep their built-in price; what neither names has \
              none, and is counted as such.")
             .example("\"prices.json\"")
-            .risk("Read at start. A row replaces the whole built-in row of its model: name all its prices."),
+            .risk("Read at start and at a reload. A row replaces the whole built-in row of its model: name all its prices."),
         Key::new("default_provider", text("the name of a provider"), "The provider of `/v1/…`. The others are at `/NAME/v1/…`.")
             .default("\"openai\""),
     ],
@@ -87,14 +87,24 @@ pub(super) const CLIENT_KEYS: Section = Section {
 pub(super) const CORS: Section = Section {
     path: "cors",
     about: "Web pages. By default no page may call nightbus through somebody's browser.",
-    keys: &[Key::new(
-        "allow_origins",
-        texts("origins such as \"https://app.example.com\""),
-        "Origins of the pages \
-         that may call the main listener.",
-    )
-    .default("[]")
-    .risk("Each page of a listed origin can spend money. `*` and `null` are refused.")],
+    keys: &[
+        Key::new(
+            "allow_origins",
+            texts("origins such as \"https://app.example.com\""),
+            "Origins of the pages that may call the main listener.",
+        )
+        .default("[]")
+        .risk("Each page of a listed origin can spend money. `*` and `null` are refused."),
+        Key::new(
+            "allow_hosts",
+            texts("host names"),
+            "Public names under which the main listener is called, such as `llm.example.com`. Needed only where nightbus \
+             holds a provider's key (`api_key_env`) and callers need none (no `[[client_keys]]`), and then for `GET` alone: \
+             addresses, names without a dot and private ones (`.local`, `.internal`, `.test`, `.home.arpa`) always pass.",
+        )
+        .default("[]")
+        .risk("A name that others control lets their pages read what nightbus's key can read (DNS rebinding)."),
+    ],
 };
 
 /// `[admin]`

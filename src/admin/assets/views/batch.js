@@ -43,6 +43,7 @@ function describe(batch) {
       ['Progress', progress(batch)],
       ['Requests', `${count(total)}: ${count(completed)} done, ${count(failed)} failed`],
       ['Expected', due(batch) === null ? null : time(due(batch))],
+      ['Very likely by', due(batch) === null ? null : time(batch.expected_by)],
       ['Model', batch.model],
       ['Endpoint', batch.endpoint],
       ['Provider', batch.provider],

@@ -41,6 +41,7 @@ function describe(request) {
       ['Service', request.service],
       ['Batch', request.batch_id && link(request.batch_id)],
       ['Expected', due === null ? null : time(due)],
+      ['Very likely by', due === null ? null : time(request.expected_by)],
       ['Deadline', request.deadline_at === null ? null : time(request.deadline_at)],
       ['Model', request.model],
       ['Endpoint', request.endpoint],
