@@ -379,7 +379,7 @@ pub(crate) async fn requeue(
     let queued: Vec<Queued> = requeued
         .iter()
         .filter_map(|id| by_id.get(id))
-        .map(|record| Queued { apart: how.apart.clone(), ..queued_of(&record.request) })
+        .map(|record| Queued { apart: how.apart.clone(), ..queued_of(context, &record.request) })
         .collect();
     context.telemetry.requests_requeued(queued.len(), why);
     let count = queued.len();
@@ -413,7 +413,7 @@ const NO_ATTEMPT: [&str; 5] = [
 ];
 
 /// A stored request as the dispatcher holds it.
-pub(crate) fn queued_of(request: &NewRequest) -> Queued {
+pub(crate) fn queued_of(context: &Context, request: &NewRequest) -> Queued {
     Queued {
         id: request.id,
         line_bytes: line_length(request.lane.endpoint, u64::from(request.body_len)),
@@ -427,6 +427,7 @@ pub(crate) fn queued_of(request: &NewRequest) -> Queued {
         template: request.template,
         most_output: request.most_output,
         estimate: 0,
+        purses: context.budget.purses(request.tag.as_deref(), request.key.as_deref()),
     }
 }
 
