@@ -138,6 +138,7 @@ pub(crate) fn begin(context: &Arc<Context>, lane: &LaneKey, template: Fingerprin
         decided_at: None,
         pilots,
         reasons: Vec::new(),
+        shared_prefix: None,
     };
     context.flights.put(flight.clone());
     context.telemetry.flight_begun(flight.id, lane, flight.pilots.len());
@@ -180,16 +181,16 @@ async fn conduct(context: &Arc<Context>, mut flight: FlightRecord) -> Result<(),
     if flight.state == FlightState::Flying {
         call_pilots(context, &flight).await?;
         let landed = landing(context, &flight.pilots).await?;
-        let reasons = judge::reasons(context, flight.endpoint, &landed).await?;
+        let judged = judge::judge(context, flight.endpoint, &landed).await?;
         let now = context.now();
         let turned = context.flights.turn(flight.id, FlightState::Flying, |flight| {
             flight.landed_at = Some(now);
-            flight.state = match reasons {
+            flight.state = match judged {
                 None => FlightState::Aborted,
-                Some(reasons) if reasons.is_empty() => FlightState::Cleared,
-                Some(reasons) => {
-                    flight.reasons = reasons;
-                    FlightState::Grounded
+                Some(judged) => {
+                    flight.shared_prefix = judged.shared_prefix;
+                    flight.reasons = judged.reasons;
+                    if flight.reasons.is_empty() { FlightState::Cleared } else { FlightState::Grounded }
                 }
             };
             flight.decided_at = (flight.state != FlightState::Grounded).then_some(now);
