@@ -9,7 +9,7 @@ use super::listing::{age_of, members, show_list};
 use super::output::{self, Output, note};
 use super::table::{Cell, Side, Table};
 
-/// Prompt caches begin at 1,024 tokens (providers.md, section 1.12), which are about so many characters.
+/// Providers cache prompts from 1,024 tokens on, which are about so many characters.
 const WORTH_CACHING: u64 = 4_096;
 
 /// `nightbus flights`

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::config::{BudgetConfig, BudgetScope};
 use crate::domain::clock::Micros;
@@ -27,8 +28,10 @@ use crate::engine::plan::{Queued, estimated_tokens};
 use crate::store::StoreError;
 use crate::store::ledger::{Dimension, LedgerReport};
 
-/// How often the ledger is asked.
+/// How often the ledger is asked …
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// … and how soon after a batch has ended.
+const SETTLED: Duration = Duration::from_millis(500);
 /// Averages are of so many days …
 const LEARNED_FROM: Duration = Duration::from_secs(7 * 24 * 3600);
 /// … and of so many answers at least.
@@ -309,6 +312,11 @@ impl Budget {
         }
     }
 
+    /// Whether a batch has ended whose price was not looked up yet.
+    fn has_ended(&self) -> bool {
+        self.standing.lock().all().any(|limit| limit.ended > 0)
+    }
+
     /// A lane waits for the next day. Whether it is the first one.
     pub(crate) fn hold(&self) -> bool {
         self.standing.lock().total.as_mut().is_some_and(|total| !std::mem::replace(&mut total.holds, true))
@@ -363,7 +371,12 @@ pub(crate) async fn run(context: Arc<Context>) {
     if !context.budget.is_kept() {
         return;
     }
-    while context.sleep(LOOK).await {
+    let mut looked_at = Instant::now();
+    while context.sleep(SETTLED).await {
+        if looked_at.elapsed() < LOOK && !context.budget.has_ended() {
+            continue;
+        }
+        looked_at = Instant::now();
         match context.budget.look(&context).await {
             Ok(true) => context.tell(Message::Budget),
             Ok(false) => {}

@@ -13,10 +13,11 @@ use crate::domain::backoff::backoff;
 use crate::domain::batch::BatchState;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::LaneKey;
+use crate::engine::budget::Reserve;
 use crate::engine::collect;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
-use crate::engine::budget::Reserve;
+
 use crate::engine::plan::{Queued, estimated_tokens};
 use crate::engine::poll;
 use crate::engine::submit;

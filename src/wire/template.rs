@@ -99,7 +99,9 @@ pub fn user_text(endpoint: Endpoint, body: &[u8]) -> Option<String> {
         Endpoint::Embeddings | Endpoint::Moderations => return None,
     };
     let said = match content {
-        Value::Array(items) => items.iter().find(|item| item.get("role").is_some_and(|role| role == "user"))?.get("content")?,
+        Value::Array(items) => {
+            items.iter().find(|item| item.get("role").is_some_and(|role| role == "user"))?.get("content")?
+        }
         said => said,
     };
     let text = match said {
@@ -184,10 +186,19 @@ mod tests {
     #[test]
     fn what_the_user_says_is_found_in_every_shape() {
         for (endpoint, body) in [
-            (Endpoint::ChatCompletions, r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"U"},{"role":"user","content":"V"}]}"#),
-            (Endpoint::Messages, r#"{"system":"S","messages":[{"role":"user","content":[{"type":"image"},{"type":"text","text":"U"}]}]}"#),
+            (
+                Endpoint::ChatCompletions,
+                r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"U"},{"role":"user","content":"V"}]}"#,
+            ),
+            (
+                Endpoint::Messages,
+                r#"{"system":"S","messages":[{"role":"user","content":[{"type":"image"},{"type":"text","text":"U"}]}]}"#,
+            ),
             (Endpoint::Responses, r#"{"input":"U"}"#),
-            (Endpoint::Responses, r#"{"input":[{"role":"developer","content":"D"},{"role":"user","content":[{"type":"input_text","text":"U"}]}]}"#),
+            (
+                Endpoint::Responses,
+                r#"{"input":[{"role":"developer","content":"D"},{"role":"user","content":[{"type":"input_text","text":"U"}]}]}"#,
+            ),
             (Endpoint::Completions, r#"{"prompt":"U"}"#),
         ] {
             assert_eq!(user_text(endpoint, body.as_bytes()).as_deref(), Some("U"), "{body}");

@@ -57,13 +57,10 @@ pub(super) const BUDGET_LIMITS: Section = Section {
     keys: &[
         Key::new("tag", text("a tag: up to 64 letters, digits, \".\", \"_\", \"-\""), "The value of `x-nightbus-tag`.")
             .example("\"nightly-eval\"")
-            .risk("Callers name their own tags: who leaves it out is not limited by it. A client key cannot be left out."),
+            .risk(
+                "Callers name their own tags: who leaves it out is not limited by it. A client key cannot be left out.",
+            ),
         Key::new("client_key", text("the name of a client key"), "The `name` of the client key.").example("\"ci\""),
-        Key::new(
-            "daily_usd",
-            Kind::Usd,
-            "As `budget.daily_usd`, for these calls. Required.",
-        )
-        .example("10.0"),
+        Key::new("daily_usd", Kind::Usd, "As `budget.daily_usd`, for these calls. Required.").example("10.0"),
     ],
 };

@@ -28,7 +28,7 @@ fn dollar(budget: &Budget, tag: Option<&str>, key: Option<&str>) -> Queued {
         caller: Fingerprint([0; 16]),
         accepted_at: Micros(0),
         fallback: Fallback::default(),
-        since: tokio::time::Instant::now(),
+        since: Instant::now(),
         leave_by: None,
         apart: None,
         template: None,

@@ -107,8 +107,10 @@ mod tests {
     fn what_different_questions_begin_with_is_counted_in_characters() {
         let ids = IdSource::default();
         let prefix = |texts: &[&str]| {
-            let seen: Vec<Seen> =
-                texts.iter().map(|text| Seen { asked: Some((*text).to_owned()), ..seen(&ids, 1, "", vec![]) }).collect();
+            let seen: Vec<Seen> = texts
+                .iter()
+                .map(|text| Seen { asked: Some((*text).to_owned()), ..seen(&ids, 1, "", vec![]) })
+                .collect();
             shared_prefix(&seen)
         };
         assert_eq!(prefix(&["Übersetze: Bus", "Übersetze: Nacht", "Übersetze: Bahn"]), Some(11));

@@ -169,7 +169,8 @@ impl BatchProvider for Scripted {
             self.seen.lock().live_calls += 1;
             tokio::time::sleep(self.script.live_takes).await;
             self.seen.lock().last_live_answer = Some(Instant::now());
-            let body = Bytes::from_static(b"{\"choices\":[{\"message\":{\"content\":\"live\"},\"finish_reason\":\"stop\"}]}");
+            let body =
+                Bytes::from_static(b"{\"choices\":[{\"message\":{\"content\":\"live\"},\"finish_reason\":\"stop\"}]}");
             Ok(LiveAnswer { status: 200, request_id: None, body })
         })
     }
