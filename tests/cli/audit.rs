@@ -64,11 +64,11 @@ fn packed_wide_and_strange_files_are_read_by_what_is_in_them() {
     let good = r#"{"prompt_tokens":1000,"completion_tokens":0}"#;
     let long = call(good, &"night bus ".repeat(110_000));
     assert!(long.len() > 1_000_000);
-    let lines = [long, call("null", "no usage"), call(r#"{"prompt_tokens":-3}"#, "odd"), call(good, "short")].join("\n");
+    let lines =
+        [long, call("null", "no usage"), call(r#"{"prompt_tokens":-3}"#, "odd"), call(good, "short")].join("\n");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(lines.as_bytes()).unwrap();
-    let wide: Vec<u8> =
-        [0xfeff].into_iter().chain(call(good, "ü").encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let wide: Vec<u8> = [0xfeff].into_iter().chain(call(good, "ü").encode_utf16()).flat_map(u16::to_le_bytes).collect();
     let mut latin = call(good, "N?chte").into_bytes();
     *latin.iter_mut().find(|byte| **byte == b'?').unwrap() = 0xe4;
     // Names that say something else: only the content counts.

@@ -140,7 +140,7 @@ async fn duplicates_retries_and_broken_downloads_are_billed_once() {
 
 #[tokio::test]
 async fn a_batch_line_that_came_after_another_answer_is_waste() {
-    let provider = Provider::start(nightbus::sim::SimOptions { batch_seconds: 1.0, ..quick() }).await;
+    let provider = Provider::start(SimOptions { batch_seconds: 1.0, ..quick() }).await;
     let proxy = Proxy::over(&provider).await;
     let id = proxy.client.accepted(CHAT, &chat("too slow")).await;
     proxy.client.until_state(&id, &["submitted"]).await;
