@@ -46,7 +46,7 @@ pub(crate) enum Standing {
     /// It flies, or is grounded: its requests wait.
     Waits,
     /// The request is refused.
-    Refused(FlightRecord),
+    Refused(Box<FlightRecord>),
 }
 
 /// All flights that are known, the last one of each template.
@@ -70,7 +70,7 @@ impl Flights {
         match self.known.read().get(&template) {
             Some(flight) if flight.state.is_open() => Standing::Waits,
             Some(flight) if flight.is_trusted(now) => Standing::Trusted,
-            Some(flight) if flight.refuses(accepted_at) => Standing::Refused(flight.clone()),
+            Some(flight) if flight.refuses(accepted_at) => Standing::Refused(Box::new(flight.clone())),
             Some(_) | None => Standing::Unproven,
         }
     }
@@ -234,7 +234,7 @@ fn close(context: &Context, id: FlightId, state: FlightState) -> Option<FlightRe
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlightDecision {
     /// It stands.
-    Done(FlightRecord),
+    Done(Box<FlightRecord>),
     /// There was nothing to decide; where the flight stands.
     TooLate(FlightState),
     /// There is no such flight.
@@ -257,7 +257,7 @@ pub(crate) async fn decide(context: &Context, id: FlightId, approve: bool) -> Re
         return Err(error);
     }
     announce(context, &flight);
-    Ok(FlightDecision::Done(flight))
+    Ok(FlightDecision::Done(Box::new(flight)))
 }
 
 /// A change is durable first, then it acts.

@@ -98,16 +98,9 @@ pub fn user_text(endpoint: Endpoint, body: &[u8]) -> Option<String> {
         Endpoint::Completions => body.get("prompt")?,
         Endpoint::Embeddings | Endpoint::Moderations => return None,
     };
-    let said = match content {
-        Value::Array(items) => {
-            items.iter().find(|item| item.get("role").is_some_and(|role| role == "user"))?.get("content")?
-        }
-        said => said,
-    };
-    let text = match said {
-        Value::Array(parts) => parts.iter().find_map(|part| part.get("text"))?,
-        text => text,
-    };
+    let is_users = |item: &&Value| item.get("role").is_some_and(|role| role == "user");
+    let said = content.as_array().map_or(Some(content), |items| items.iter().find(is_users)?.get("content"))?;
+    let text = said.as_array().map_or(Some(said), |parts| parts.iter().find_map(|part| part.get("text")))?;
     text.as_str().map(ToOwned::to_owned)
 }
 

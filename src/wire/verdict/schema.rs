@@ -72,10 +72,8 @@ impl<'s> Check<'s> {
                 Some(rule) => (name.as_str(), Some(rule)),
                 None => ("*", others),
             };
-            match rule? {
-                Value::Bool(false) => Some(self.here()),
-                rule => self.inside(name, rule, member, depth),
-            }
+            let rule = rule?;
+            if *rule == Value::Bool(false) { Some(self.here()) } else { self.inside(name, rule, member, depth) }
         })
     }
 
