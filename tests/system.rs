@@ -17,6 +17,8 @@
 mod access;
 #[path = "system/batch_faults.rs"]
 mod batch_faults;
+#[path = "system/budget.rs"]
+mod budget;
 #[path = "system/callbacks.rs"]
 mod callbacks;
 #[path = "common/mod.rs"]

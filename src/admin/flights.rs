@@ -31,6 +31,8 @@ struct FlightObject {
     /// When what waits is refused unless somebody decides.
     decide_by: Option<i64>,
     reasons: Vec<String>,
+    /// Characters with which all pilots' user messages begin.
+    shared_prefix_chars: Option<u32>,
 }
 
 impl FlightObject {
@@ -53,6 +55,7 @@ impl FlightObject {
             decided_at: flight.decided_at.map(Micros::unix_seconds),
             decide_by: grounded.map(|at| at.plus(state.config.get().flight.ground_timeout).unix_seconds()),
             reasons: flight.reasons,
+            shared_prefix_chars: flight.shared_prefix,
         }
     }
 }

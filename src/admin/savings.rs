@@ -57,6 +57,10 @@ pub(super) struct Money {
     cache_written_tokens: u64,
     output_tokens: u64,
     reasoning_tokens: u64,
+    /// Of the tokens that were written to prompt caches: so many at least were read by no call. Known of everything
+    /// together alone, as a part's writes may be read by another part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_unread_tokens: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -86,7 +90,12 @@ impl Money {
             cache_written_tokens: sums.usage.cache_written,
             output_tokens: sums.usage.output,
             reasoning_tokens: sums.usage.reasoning,
+            cache_unread_tokens: None,
         }
+    }
+
+    fn of_all(sums: &LedgerSums) -> Self {
+        Self { cache_unread_tokens: Some(sums.cache_unread()), ..Self::new(sums) }
     }
 }
 
@@ -126,7 +135,7 @@ pub(super) async fn savings(state: &AdminState, query: Option<&str>) -> Reply {
         since: since.map(|since| since.hour().saturating_mul(HOUR)),
         by: query.get("by").map(str::to_owned),
         prices_as_of: state.config.get().prices.as_of().to_owned(),
-        totals: Money::new(&report.totals),
+        totals: Money::of_all(&report.totals),
         groups: groups.collect(),
         observed: Observed::new(&report.totals.observed, observes),
     })

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::AdminState;
 use super::reply::{self, Reply};
 use super::savings;
-use crate::config::{DeferralMode, StoreKind};
+use crate::config::{BudgetScope, DeferralMode, StoreKind};
 use crate::domain::batch::BatchState;
 use crate::domain::clock::Micros;
 use crate::domain::request::RequestState;
@@ -37,6 +37,7 @@ struct Status {
     services: BTreeMap<&'static str, u64>,
     today: savings::Money,
     budget: Option<Budget>,
+    budget_limits: Vec<Budget>,
     since_start: Money,
     store: StoreStatus,
 }
@@ -63,9 +64,13 @@ struct Lane {
     token_ceiling: Option<u64>,
 }
 
-/// The day's budget in US dollars.
+/// The day's budget, or that of a tag or client key, in US dollars.
 #[derive(Serialize)]
 struct Budget {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_key: Option<String>,
     daily_usd: f64,
     spent_usd: f64,
     reserved_usd: f64,
@@ -75,7 +80,14 @@ struct Budget {
 
 impl Budget {
     fn new(view: BudgetView) -> Self {
+        let (tag, client_key) = match view.scope {
+            None => (None, None),
+            Some(BudgetScope::Tag(tag)) => (Some(tag), None),
+            Some(BudgetScope::ClientKey(name)) => (None, Some(name)),
+        };
         Self {
+            tag,
+            client_key,
             daily_usd: dollars(view.limit_nanos),
             spent_usd: dollars(view.spent_nanos),
             reserved_usd: dollars(view.reserved_nanos),
@@ -119,6 +131,7 @@ fn compose(
 ) -> Status {
     let (now, config) = (state.telemetry.now(), state.config.get());
     let totals = state.telemetry.totals();
+    let (total, limits): (Vec<_>, Vec<_>) = state.engine.budget().into_iter().partition(|view| view.scope.is_none());
     Status {
         object: "nightbus.status",
         version: state.version,
@@ -142,7 +155,8 @@ fn compose(
         batches: open.into_iter().chain(state.telemetry.batches_ended()).collect(),
         services: totals.requests.clone(),
         today,
-        budget: state.engine.budget().map(Budget::new),
+        budget: total.into_iter().next().map(Budget::new),
+        budget_limits: limits.into_iter().map(Budget::new).collect(),
         since_start: Money::new(&totals),
         store: StoreStatus {
             kind: match config.store {

@@ -1,12 +1,16 @@
 //! `flights`: test flights as a table, and the decision over one that is grounded.
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::admin_client::{AdminArgs, AdminClient, encode};
 use super::human;
 use super::listing::{age_of, members, show_list};
-use super::output::{self, Output};
+use super::output::{self, Output, note};
 use super::table::{Cell, Side, Table};
+
+/// Providers cache prompts from 1,024 tokens on, which are about so many characters.
+const WORTH_CACHING: u64 = 4_096;
 
 /// `nightbus flights`
 #[derive(Args, Clone, Debug)]
@@ -60,6 +64,7 @@ async fn list(args: &FlightsArgs, client: &AdminClient, out: Output) -> anyhow::
         ("TAG", Side::Left),
         ("WAITING", Side::Right),
         ("AGE", Side::Right),
+        ("PREFIX", Side::Right),
         ("REASONS", Side::Left),
     ]);
     for flight in members(&list, "data") {
@@ -71,8 +76,24 @@ async fn list(args: &FlightsArgs, client: &AdminClient, out: Output) -> anyhow::
             Cell::new(human::text(flight, "tag")),
             Cell::new(human::number(human::count(flight, "waiting_requests"))),
             Cell::new(age_of(flight)),
+            Cell::new(prefix_of(flight).map_or_else(|| "-".to_owned(), human::number)),
             Cell::new(if reasons.is_empty() { "-".to_owned() } else { reasons.join("; ") }),
         ]);
     }
-    show_list(&list, &table, "flights", out)
+    show_list(&list, &table, "flights", out)?;
+    for flight in members(&list, "data") {
+        if let Some(prefix) = prefix_of(flight).filter(|chars| *chars >= WORTH_CACHING) {
+            note(&format!(
+                "All user messages of {} begin with the same {} characters, enough for a prompt cache: keep them first and equal to the letter, and what differs last; as a system message they would be a part of the template.",
+                human::text(flight, "id"),
+                human::number(prefix)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The characters with which all user messages of a flight begin.
+fn prefix_of(flight: &Value) -> Option<u64> {
+    flight.get("shared_prefix_chars").and_then(Value::as_u64)
 }

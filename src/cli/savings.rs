@@ -122,6 +122,17 @@ fn in_all(answer: &Value, totals: &Value) -> Vec<(String, String)> {
         ),
         ("prices as of", human::text(answer, "prices_as_of")),
     ];
+    let written = human::count(totals, "cache_written_tokens");
+    if written > 0 {
+        pairs.push((
+            "cache writes",
+            format!(
+                "{} tokens, at least {} of them never read",
+                human::number(written),
+                human::number(human::count(totals, "cache_unread_tokens"))
+            ),
+        ));
+    }
     if let Some(observed) = answer.get("observed") {
         pairs.push((
             "observed",

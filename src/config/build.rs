@@ -64,7 +64,7 @@ pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
         client_keys: access::client_keys(tree, environment, &providers),
         master_key: environment.get("NIGHTBUS_MASTER_KEY").filter(|key| !key.is_empty()).map(|key| secret(key)),
         flight: flight(tree),
-        budget: BudgetConfig { daily_usd: tree.usd(&at("budget.daily_usd")) },
+        budget: budget(tree),
         callbacks: callbacks::callbacks(tree, environment),
         providers,
     };
@@ -221,18 +221,49 @@ fn rule(tree: &mut Tree, entry: &KeyPath) -> DeferralRule {
     if defer.is_none() {
         tree.missing(&entry.child("defer"), "is required: true or false");
     }
-    let tag = entry.child("tag");
-    if let Some(text) = tree.text(&tag).filter(|text| !is_tag(text)) {
-        tree.mistake(&tag, format!("expected up to 64 letters, digits, \".\", \"_\", \"-\"; found {}", quoted(&text)));
-    }
     DeferralRule {
         model: glob(tree, &entry.child("model")),
         path: glob(tree, &entry.child("path")),
         user_agent: glob(tree, &entry.child("user_agent")),
-        tag: tree.text(&tag),
+        tag: tag(tree, &entry.child("tag")),
         key: tree.text(&entry.child("key")),
         defer: defer.unwrap_or_default(),
     }
+}
+
+/// A tag, checked.
+fn tag(tree: &mut Tree, path: &KeyPath) -> Option<String> {
+    let text = tree.text(path)?;
+    if !is_tag(&text) {
+        tree.mistake(path, format!("expected up to 64 letters, digits, \".\", \"_\", \"-\"; found {}", quoted(&text)));
+    }
+    Some(text)
+}
+
+fn budget(tree: &mut Tree) -> BudgetConfig {
+    let mut limits: Vec<BudgetLimit> = Vec::new();
+    for entry in tree.entries_of(&KeyPath::of("budget.limits")) {
+        let (of_tag, of_key, amount) = (entry.child("tag"), entry.child("client_key"), entry.child("daily_usd"));
+        if !tree.is_given(&amount) {
+            tree.missing(&amount, "is required: an amount in US dollars");
+        }
+        let scope = match tree.either(&of_tag, &of_key) {
+            Some(path) if path == of_tag => tag(tree, &path).map(BudgetScope::Tag),
+            Some(path) => tree.text(&path).map(BudgetScope::ClientKey),
+            None => None,
+        };
+        let Some(scope) = scope else {
+            if !tree.is_given(&of_tag) && !tree.is_given(&of_key) {
+                tree.missing(&entry, "needs tag or client_key (for all calls together, set budget.daily_usd)");
+            }
+            continue;
+        };
+        if limits.iter().any(|other| other.scope == scope) {
+            tree.mistake(&entry, "an earlier entry limits the same tag or client key");
+        }
+        limits.push(BudgetLimit { scope, daily_usd: tree.usd(&amount).unwrap_or_default() });
+    }
+    BudgetConfig { daily_usd: tree.usd(&KeyPath::of("budget.daily_usd")), limits }
 }
 
 /// A glob, checked.
@@ -254,8 +285,9 @@ fn is_tag(text: &str) -> bool {
 
 fn check_rules(tree: &mut Tree, config: &Config) {
     let names: Vec<&str> = config.client_keys.iter().map(|key| key.name.as_str()).collect();
-    for entry in tree.entries_of(&KeyPath::of("deferral.rules")) {
-        let path = entry.child("key");
+    let rules = tree.entries_of(&KeyPath::of("deferral.rules")).into_iter().map(|entry| entry.child("key"));
+    let limits = tree.entries_of(&KeyPath::of("budget.limits")).into_iter().map(|entry| entry.child("client_key"));
+    for path in rules.chain(limits).collect::<Vec<_>>() {
         if let Some(name) = tree.text(&path).filter(|name| !names.contains(&name.as_str())) {
             let near = suggest::nearest(&name, &names).map(|near| format!("; did you mean \"{near}\"?"));
             tree.mistake(&path, format!("no client key is called {}{}", quoted(&name), near.unwrap_or_default()));

@@ -195,12 +195,22 @@ impl Lines {
         self.secret("NIGHTBUS_MASTER_KEY", config.master_key.is_some());
     }
 
+    fn budget(&mut self, budget: &BudgetConfig) {
+        self.optional("budget.daily_usd", budget.daily_usd);
+        for (index, limit) in budget.limits.iter().enumerate() {
+            let key = |name: &str| format!("budget.limits[{index}].{name}");
+            let (of, name) = limit.scope.named();
+            self.text(&key(of), name);
+            self.plain(&key("daily_usd"), &limit.daily_usd);
+        }
+    }
+
     fn later(&mut self, config: &Config) {
         self.plain("flight.enabled", &config.flight.enabled);
         self.plain("flight.min_requests", &config.flight.min_requests);
         self.plain("flight.size", &config.flight.size);
         self.duration("flight.ground_timeout", config.flight.ground_timeout);
-        self.optional("budget.daily_usd", config.budget.daily_usd);
+        self.budget(&config.budget);
         self.secret("callbacks.secret", config.callbacks.signer.is_some());
         self.plain("callbacks.allow_private", &config.callbacks.allow_private);
         let allow: Vec<String> = config.callbacks.allow.iter().map(ToString::to_string).collect();

@@ -331,6 +331,36 @@ pub struct FlightConfig {
 pub struct BudgetConfig {
     /// US dollars in a day; none: no limit.
     pub daily_usd: Option<f64>,
+    /// `[[budget.limits]]`
+    pub limits: Vec<BudgetLimit>,
+}
+
+/// An entry of `[[budget.limits]]`.
+#[derive(Clone, Debug)]
+pub struct BudgetLimit {
+    /// Whose spending it limits.
+    pub scope: BudgetScope,
+    /// US dollars in a day.
+    pub daily_usd: f64,
+}
+
+/// Whose spending a limit is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BudgetScope {
+    /// Calls with this tag.
+    Tag(String),
+    /// Calls of the client key with this name.
+    ClientKey(String),
+}
+
+impl BudgetScope {
+    /// What it is, and its name.
+    pub fn named(&self) -> (&'static str, &str) {
+        match self {
+            Self::Tag(tag) => ("tag", tag),
+            Self::ClientKey(name) => ("client_key", name),
+        }
+    }
 }
 
 /// `[callbacks]`

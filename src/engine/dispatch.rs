@@ -18,7 +18,7 @@ use crate::engine::deadline::Schedule;
 use crate::engine::live;
 use crate::engine::plan::{BatchLimits, LaneQueue, Queued, Timing, estimated_tokens};
 use crate::engine::quota::{Quotas, share_pool};
-use crate::engine::run;
+use crate::engine::run::{self, Load};
 use crate::engine::view::{FlushReport, HeldBack, LaneView};
 
 /// What the dispatcher is told.
@@ -41,7 +41,7 @@ pub(crate) enum Message {
     /// An open batch was found at start.
     Resumed { lane: Arc<LaneKey>, tokens: u64 },
     /// A batch ended. `made_room`: it had been in the provider's queue, which has room for another now.
-    Ended { lane: Arc<LaneKey>, tokens: u64, made_room: bool },
+    Ended { lane: Arc<LaneKey>, load: Load, made_room: bool },
     /// More may be spent than before.
     Budget,
     /// The configuration was read again: what is due is due at other times.
@@ -55,10 +55,10 @@ struct Lane {
     queue: LaneQueue,
     /// What waits for a test flight's verdict.
     parked: LaneQueue,
+    /// What waits for the next day because of its tag's or client key's limit.
+    unpaid: LaneQueue,
     open_batches: u64,
     tokens_in_flight: u64,
-    /// What its open batches are expected to cost, in nano-dollars.
-    reserved: u64,
     held_back: Option<(Instant, HeldBack)>,
     /// Since when its first request could leave but for the room in the provider's queue.
     short_since: Option<Instant>,
@@ -149,15 +149,11 @@ impl Dispatcher {
                 }
             }
             Message::Withdrawn(lane, id) => {
-                if self.lanes.get_mut(&lane).is_some_and(|lane| lane.queue.withdraw(id) || lane.parked.withdraw(id)) {
+                if self.lanes.get_mut(&lane).is_some_and(|lane| lane.withdraw(id)) {
                     self.context.queued.fetch_sub(1, Ordering::Relaxed);
                 }
             }
-            Message::Budget => {
-                for lane in self.lanes.values_mut() {
-                    lane.held_back.take_if(|(_, reason)| *reason == HeldBack::Budget);
-                }
-            }
+            Message::Budget => self.more_may_be_spent(),
             // Looked up at each turn, of which this is one.
             Message::Settings => {}
             Message::Flight(template) => self.flight_turned(template),
@@ -178,14 +174,14 @@ impl Dispatcher {
                 lane.open_batches += 1;
                 lane.tokens_in_flight += tokens;
             }
-            Message::Ended { lane, tokens, made_room } => {
+            Message::Ended { lane, load, made_room } => {
+                self.context.budget.give_back(&load.reserve);
                 if made_room {
                     self.quotas.accepted(&lane, self.in_pool(&lane).1, Instant::now());
                 }
                 if let Some(lane) = self.lanes.get_mut(&lane) {
-                    self.context.budget.give_back(lane.settle_reserve(tokens));
                     lane.open_batches = lane.open_batches.saturating_sub(1);
-                    lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(tokens);
+                    lane.tokens_in_flight = lane.tokens_in_flight.saturating_sub(load.tokens);
                     // Try at once. A batch that was refused must not end the wait that its refusal began.
                     if made_room {
                         lane.held_back = None;
@@ -193,7 +189,7 @@ impl Dispatcher {
                 }
                 for lane in self.lanes.values_mut() {
                     // Other endpoints share the provider's queue.
-                    lane.held_back.take_if(|(_, reason)| matches!(reason, HeldBack::InFlightTokens | HeldBack::Budget));
+                    lane.held_back.take_if(|(_, reason)| *reason == HeldBack::InFlightTokens);
                 }
             }
         }
@@ -253,7 +249,7 @@ impl Dispatcher {
         }
         let now = Instant::now();
         for (key, lane) in &mut self.lanes {
-            for queued in lane.queue.take_late(now).into_iter().chain(lane.parked.take_late(now)) {
+            for queued in lane.take_late(now) {
                 let Some(service) = queued.fallback.first() else { continue };
                 self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
             }
@@ -298,7 +294,7 @@ impl Dispatcher {
             .filter_map(|(key, lane)| {
                 let due = lane.queue.due_at(timing, &self.limits(key));
                 let due = due.map(|due| lane.held_back.as_ref().map_or(due, |(until, _)| due.max(*until)));
-                [due, lane.queue.leave_by(), lane.parked.leave_by()].into_iter().flatten().min()
+                [due, lane.leave_by()].into_iter().flatten().min()
             })
             .min()
     }
@@ -321,21 +317,19 @@ impl Dispatcher {
             lane.short_since.take_if(|_| lane.queue.len() == 0);
             while let Some(batch) = self.next_batch(&key, now) {
                 let bytes = batch.iter().map(|queued| queued.line_bytes).sum();
-                let tokens = estimated_tokens(bytes);
-                let estimate = batch.iter().map(|queued| queued.estimate).sum();
+                let load = Load::of(&batch);
                 if let Some(lane) = self.lanes.get_mut(&key) {
                     lane.open_batches += 1;
-                    lane.tokens_in_flight += tokens;
-                    lane.reserved += estimate;
+                    lane.tokens_in_flight += load.tokens;
                 }
-                self.context.budget.reserve(estimate);
+                self.context.budget.reserve(&load.reserve);
                 self.quotas.created(&key, now);
                 self.quotas.taken(&key, bytes);
                 self.context.queued.fetch_sub(u64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
-                run::start_new(&self.context, Arc::clone(&key), batch, tokens);
+                run::start_new(&self.context, Arc::clone(&key), batch, load);
             }
         }
-        self.lanes.retain(|_, lane| lane.queue.len() + lane.parked.len() > 0 || lane.open_batches > 0);
+        self.lanes.retain(|_, lane| lane.len() > 0 || lane.open_batches > 0);
     }
 
     /// The next batch of a lane, if it is due and the provider has room for it; otherwise notes why the lane waits.
@@ -345,13 +339,14 @@ impl Dispatcher {
         let per_hour = self.context.provider(key).and_then(|provider| provider.capability().batches_per_hour);
         let wait = self.quotas.next_creation(key, per_hour, now);
         let room = self.room(key, &limits, now);
+        self.set_aside(key, limits.requests);
         let lane = self.lanes.get_mut(key)?;
         if let Some(until) = wait {
             lane.held_back = Some((until, HeldBack::BatchesPerHour));
             return None;
         }
         let first = lane.queue.first()?.id;
-        let nanos = self.context.budget.room();
+        let nanos = self.context.budget.left();
         let batch = room.and_then(|room| lane.queue.take(now, timing, &BatchLimits { nanos, ..room }));
         if batch.as_ref().is_some_and(|batch| batch.iter().any(|queued| queued.id == first)) {
             lane.short_since = None;
@@ -405,14 +400,11 @@ impl Dispatcher {
             .iter()
             .map(|(key, lane)| LaneView {
                 lane: Arc::clone(key),
-                queued_requests: u64::try_from(lane.queue.len() + lane.parked.len()).unwrap_or(u64::MAX),
-                queued_bytes: lane.queue.bytes() + lane.parked.bytes(),
-                oldest_queued_at: [&lane.queue, &lane.parked].iter().filter_map(|q| q.oldest_accepted_at()).min(),
+                queued_requests: u64::try_from(lane.len()).unwrap_or(u64::MAX),
+                queued_bytes: lane.queues().iter().map(|queue| queue.bytes()).sum(),
+                oldest_queued_at: lane.queues().iter().filter_map(|queue| queue.oldest_accepted_at()).min(),
                 open_batches: lane.open_batches,
-                held_back: lane
-                    .held_back
-                    .map(|(_, reason)| reason)
-                    .or_else(|| (lane.parked.len() > 0 && lane.queue.len() == 0).then_some(HeldBack::Flight)),
+                held_back: lane.held_back.map(|(_, reason)| reason).or_else(|| lane.waits_for()),
                 token_ceiling: self.limits(key).tokens,
             })
             .collect();

@@ -46,7 +46,7 @@ pub(crate) enum Standing {
     /// It flies, or is grounded: its requests wait.
     Waits,
     /// The request is refused.
-    Refused(FlightRecord),
+    Refused(Box<FlightRecord>),
 }
 
 /// All flights that are known, the last one of each template.
@@ -70,7 +70,7 @@ impl Flights {
         match self.known.read().get(&template) {
             Some(flight) if flight.state.is_open() => Standing::Waits,
             Some(flight) if flight.is_trusted(now) => Standing::Trusted,
-            Some(flight) if flight.refuses(accepted_at) => Standing::Refused(flight.clone()),
+            Some(flight) if flight.refuses(accepted_at) => Standing::Refused(Box::new(flight.clone())),
             Some(_) | None => Standing::Unproven,
         }
     }
@@ -138,6 +138,7 @@ pub(crate) fn begin(context: &Arc<Context>, lane: &LaneKey, template: Fingerprin
         decided_at: None,
         pilots,
         reasons: Vec::new(),
+        shared_prefix: None,
     };
     context.flights.put(flight.clone());
     context.telemetry.flight_begun(flight.id, lane, flight.pilots.len());
@@ -180,16 +181,16 @@ async fn conduct(context: &Arc<Context>, mut flight: FlightRecord) -> Result<(),
     if flight.state == FlightState::Flying {
         call_pilots(context, &flight).await?;
         let landed = landing(context, &flight.pilots).await?;
-        let reasons = judge::reasons(context, flight.endpoint, &landed).await?;
+        let judged = judge::judge(context, flight.endpoint, &landed).await?;
         let now = context.now();
         let turned = context.flights.turn(flight.id, FlightState::Flying, |flight| {
             flight.landed_at = Some(now);
-            flight.state = match reasons {
+            flight.state = match judged {
                 None => FlightState::Aborted,
-                Some(reasons) if reasons.is_empty() => FlightState::Cleared,
-                Some(reasons) => {
-                    flight.reasons = reasons;
-                    FlightState::Grounded
+                Some(judged) => {
+                    flight.shared_prefix = judged.shared_prefix;
+                    flight.reasons = judged.reasons;
+                    if flight.reasons.is_empty() { FlightState::Cleared } else { FlightState::Grounded }
                 }
             };
             flight.decided_at = (flight.state != FlightState::Grounded).then_some(now);
@@ -233,7 +234,7 @@ fn close(context: &Context, id: FlightId, state: FlightState) -> Option<FlightRe
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlightDecision {
     /// It stands.
-    Done(FlightRecord),
+    Done(Box<FlightRecord>),
     /// There was nothing to decide; where the flight stands.
     TooLate(FlightState),
     /// There is no such flight.
@@ -256,7 +257,7 @@ pub(crate) async fn decide(context: &Context, id: FlightId, approve: bool) -> Re
         return Err(error);
     }
     announce(context, &flight);
-    Ok(FlightDecision::Done(flight))
+    Ok(FlightDecision::Done(Box::new(flight)))
 }
 
 /// A change is durable first, then it acts.

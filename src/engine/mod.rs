@@ -137,7 +137,7 @@ impl Engine {
             retries: Retries::default(),
             flights: Flights::default(),
             flight: config.flight.clone(),
-            budget: Budget::new(config.budget.daily_usd),
+            budget: Budget::new(&config.budget),
             learned: Learned::default(),
             running: Running::default(),
             queued: AtomicU64::new(0),
@@ -265,7 +265,7 @@ impl Engine {
         self.context.telemetry.request_accepted(request.lane.endpoint.as_str(), u64::from(request.body_len));
         self.context.announce_request(request.id, RequestState::Queued.as_str());
         self.context.watch_deadline(request);
-        self.context.tell(Message::Accepted(Arc::clone(&request.lane), queued_of(request)));
+        self.context.tell(Message::Accepted(Arc::clone(&request.lane), queued_of(&self.context, request)));
     }
 
     /// What it is doing now; lanes are at most a moment old.
@@ -286,9 +286,14 @@ impl Engine {
         self.context.events.subscribe()
     }
 
-    /// Where the day's budget stands; none: there is no limit.
-    pub fn budget(&self) -> Option<BudgetView> {
+    /// Where the limits of the day's budget stand, that of everything first.
+    pub fn budget(&self) -> Vec<BudgetView> {
         self.context.budget.view(self.context.now())
+    }
+
+    /// The limit of the day's budget that is used up for a call with this tag, of this client key.
+    pub fn used_up(&self, tag: Option<&str>, key: Option<&str>) -> Option<BudgetView> {
+        self.context.budget.used_up(tag, key, self.context.now())
     }
 
     /// The last test flight of each template, newest first, with the number of requests that wait for it.

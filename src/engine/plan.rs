@@ -13,6 +13,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::lane::Fingerprint;
 use crate::domain::service::Fallback;
 use crate::engine::bisect::Apart;
+use crate::engine::budget::{Purses, Room};
 
 /// A request that waits for a batch: a reference, not a body, so that memory grows with their number only.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Queued {
     pub(crate) most_output: Option<u32>,
     /// What it is expected to cost, in nano-dollars; 0 where no budget is kept.
     pub(crate) estimate: u64,
+    /// The limits of the budget that it keeps.
+    pub(crate) purses: Purses,
 }
 
 /// When lanes leave.
@@ -134,13 +137,34 @@ impl LaneQueue {
     }
 
     /// Takes out what `wanted` picks, in its order.
-    pub(crate) fn extract(&mut self, wanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+    pub(crate) fn extract(&mut self, mut wanted: impl FnMut(&Queued) -> bool) -> Vec<Queued> {
         let (picked, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|queued| wanted(queued));
         self.waiting = rest.into();
         picked.iter().for_each(|queued| self.count_out(queued));
         self.flushed = self.flushed.min(self.waiting.len());
         self.leave_by = self.waiting.iter().filter_map(|queued| queued.leave_by).min();
         picked
+    }
+
+    /// Of the first `most` that have room in their own limits: takes out those before and between that have none.
+    pub(crate) fn set_aside(&mut self, most: usize, mut room: Room) -> Vec<Queued> {
+        let (mut aside, mut stays) = (Vec::new(), Vec::new());
+        while stays.len() < most
+            && let Some(queued) = self.waiting.pop_front()
+        {
+            if room.pays(&queued) {
+                stays.push(queued);
+            } else {
+                self.count_out(&queued);
+                aside.push(queued);
+            }
+        }
+        stays.into_iter().rev().for_each(|queued| self.waiting.push_front(queued));
+        if !aside.is_empty() {
+            self.flushed = self.flushed.min(self.waiting.len());
+            self.leave_by = self.waiting.iter().filter_map(|queued| queued.leave_by).min();
+        }
+        aside
     }
 
     /// Requests that have waited for something else: they leave at the next look, before all others.

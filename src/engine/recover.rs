@@ -10,8 +10,7 @@ use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::flight;
 use crate::engine::live;
-use crate::engine::plan::estimated_tokens;
-use crate::engine::run;
+use crate::engine::run::{self, Load};
 use crate::engine::settle::queued_of;
 use crate::store::{BatchRecord, RequestOptions, StoreError};
 
@@ -37,8 +36,8 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         let batches = context.store.batches(true, after, PAGE).await?;
         for batch in &batches {
             found.batches += 1;
-            let tokens = tokens_in(context, batch).await?;
-            run::resume(context, Arc::clone(&batch.lane), batch.id, tokens);
+            let load = load_of(context, batch).await?;
+            run::resume(context, Arc::clone(&batch.lane), batch.id, load);
         }
         after = batches.last().map(|batch| batch.id);
         if batches.len() < PAGE {
@@ -70,7 +69,7 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
                 continue;
             }
             context.queued.fetch_add(1, Ordering::Relaxed);
-            context.tell(Message::Accepted(Arc::clone(&record.request.lane), queued_of(&record.request)));
+            context.tell(Message::Accepted(Arc::clone(&record.request.lane), queued_of(context, &record.request)));
         }
         after = records.last().map(|record| record.request.id);
         if records.len() < PAGE {
@@ -100,14 +99,22 @@ async fn created_lately(context: &Context) -> Result<(), StoreError> {
     }
 }
 
-/// What a batch takes of the provider's queue; counted only where there is a limit to keep.
-async fn tokens_in(context: &Context, batch: &BatchRecord) -> Result<u64, StoreError> {
+/// What a batch takes of the provider's queue and of the budget; counted only where there is a limit to keep.
+async fn load_of(context: &Context, batch: &BatchRecord) -> Result<Load, StoreError> {
     let limited =
         context.provider(&batch.lane).is_some_and(|provider| provider.capability().in_flight_tokens.is_some());
-    if !limited {
-        return Ok(0);
+    if !limited && !context.budget.is_kept() {
+        return Ok(Load::default());
     }
     let lines = context.store.batch_lines(batch.id).await?;
-    let records = context.store.records(lines).await?;
-    Ok(estimated_tokens(records.iter().map(|record| queued_of(&record.request).line_bytes).sum()))
+    let mut queued = Vec::new();
+    for record in context.store.records(lines).await? {
+        let mut line = queued_of(context, &record.request);
+        // Those that have ended are in the ledger.
+        if !record.state.is_terminal() {
+            line.estimate = context.budget.estimate(context, &batch.lane, &line);
+        }
+        queued.push(line);
+    }
+    Ok(Load::of(&queued))
 }

@@ -13,10 +13,12 @@ use crate::domain::backoff::backoff;
 use crate::domain::batch::BatchState;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::lane::LaneKey;
+use crate::engine::budget::Reserve;
 use crate::engine::collect;
 use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
-use crate::engine::plan::Queued;
+
+use crate::engine::plan::{Queued, estimated_tokens};
 use crate::engine::poll;
 use crate::engine::submit;
 use crate::engine::view::{EngineEvent, HeldBack};
@@ -33,8 +35,27 @@ pub(crate) enum StepError {
     Stopping,
 }
 
+/// What a batch takes while it is open.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Of the provider's queue: estimated prompt tokens.
+    pub(crate) tokens: u64,
+    /// Of the day's budget.
+    pub(crate) reserve: Reserve,
+}
+
+impl Load {
+    /// Of all these requests.
+    pub(crate) fn of(requests: &[Queued]) -> Self {
+        Self {
+            tokens: estimated_tokens(requests.iter().map(|queued| queued.line_bytes).sum()),
+            reserve: Reserve::of(requests),
+        }
+    }
+}
+
 /// Starts a batch of requests that have just left their lane's queue.
-pub(crate) fn start_new(context: &Arc<Context>, lane: Arc<LaneKey>, requests: Vec<Queued>, tokens: u64) {
+pub(crate) fn start_new(context: &Arc<Context>, lane: Arc<LaneKey>, requests: Vec<Queued>, load: Load) {
     let shared = Arc::clone(context);
     context.tasks.spawn("new batch", async move {
         let made_room = match prepare(&shared, &lane, requests).await {
@@ -46,18 +67,19 @@ pub(crate) fn start_new(context: &Arc<Context>, lane: Arc<LaneKey>, requests: Ve
             }
             None => false,
         };
-        shared.tell(Message::Ended { lane, tokens, made_room });
+        shared.tell(Message::Ended { lane, load, made_room });
     });
 }
 
 /// Goes on with a batch that an earlier run left open.
-pub(crate) fn resume(context: &Arc<Context>, lane: Arc<LaneKey>, id: BatchId, tokens: u64) {
+pub(crate) fn resume(context: &Arc<Context>, lane: Arc<LaneKey>, id: BatchId, load: Load) {
     let shared = Arc::clone(context);
-    context.tell(Message::Resumed { lane: Arc::clone(&lane), tokens });
+    context.budget.reserve(&load.reserve);
+    context.tell(Message::Resumed { lane: Arc::clone(&lane), tokens: load.tokens });
     context.tasks.spawn("resumed batch", async move {
         let made_room = supervise(&shared, id).await;
         shared.running.forget(id);
-        shared.tell(Message::Ended { lane, tokens, made_room });
+        shared.tell(Message::Ended { lane, load, made_room });
     });
 }
 

@@ -1,6 +1,6 @@
 //! What becomes of requests whose line gave no answer: queued again, or ended with an error that says why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,10 +164,13 @@ pub(crate) async fn finish(
     finished: Vec<Finish>,
 ) -> Result<usize, StepError> {
     let (mut ended, mut told) = (0, 0);
-    let mut late = Vec::new();
+    let mut perhaps_wasted = Vec::new();
     let applied = context.store.finish(finished.clone()).await?;
     crate::crash::point("results-recorded");
     for (finish, applied) in finished.into_iter().zip(applied) {
+        if let Some(charge) = finish.charge.as_ref().filter(|_| !applied || finish.state != RequestState::Completed) {
+            perhaps_wasted.push((finish.id, charge.execution, finish.at));
+        }
         if applied {
             ended += 1;
             let wait = finish.at.since(began);
@@ -194,27 +197,21 @@ pub(crate) async fn finish(
                 told = 0;
                 tokio::task::yield_now().await;
             }
-        } else if finish.summary.service.is_some() && finish.summary.status_code < 300 {
-            late.push(finish);
         }
     }
-    count_waste(context, late).await?;
+    tell_waste(context, perhaps_wasted).await?;
     Ok(ended)
 }
 
-/// Answers that came after their request had ended by another service, or without one: paid for, and of no use. Those of
-/// the same service are the same answer, read once more after a crash.
-async fn count_waste(context: &Context, late: Vec<Finish>) -> Result<(), StepError> {
-    if late.is_empty() {
-        return Ok(());
-    }
-    let records = context.store.records(late.iter().map(|finish| finish.id).collect()).await?;
-    let served: HashMap<RequestId, Option<String>> =
-        records.into_iter().map(|record| (record.request.id, record.outcome.and_then(|end| end.service))).collect();
-    for finish in late {
-        if served.get(&finish.id).is_some_and(|service| *service != finish.summary.service) {
-            let service = finish.summary.service.as_deref().unwrap_or_default();
-            context.telemetry.answer_wasted(finish.id, service, finish.summary.cost_nanos);
+/// Tells what the ledger has just entered as waste: answers that came after their request had ended otherwise, or that
+/// cannot be used. An execution that was in it before, read once more after a crash, is none.
+async fn tell_waste(context: &Context, executed: Vec<(RequestId, Execution, Micros)>) -> Result<(), StepError> {
+    let mut told = HashSet::new();
+    for (id, execution, at) in executed {
+        let rows = context.store.charges(id).await?;
+        let entered = rows.iter().find(|row| row.place == execution.place() && row.at == at && row.wasted);
+        if let Some(row) = entered.filter(|row| told.insert((id, row.place))) {
+            context.telemetry.answer_wasted(id, &row.group.service, row.price.map(|price| price.paid_nanos));
         }
     }
     Ok(())
@@ -387,7 +384,7 @@ pub(crate) async fn requeue(
     let queued: Vec<Queued> = requeued
         .iter()
         .filter_map(|id| by_id.get(id))
-        .map(|record| Queued { apart: how.apart.clone(), ..queued_of(&record.request) })
+        .map(|record| Queued { apart: how.apart.clone(), ..queued_of(context, &record.request) })
         .collect();
     context.telemetry.requests_requeued(queued.len(), why);
     let count = queued.len();
@@ -421,7 +418,7 @@ const NO_ATTEMPT: [&str; 5] = [
 ];
 
 /// A stored request as the dispatcher holds it.
-pub(crate) fn queued_of(request: &NewRequest) -> Queued {
+pub(crate) fn queued_of(context: &Context, request: &NewRequest) -> Queued {
     // For limits: no provider of the API has longer lines.
     let form = LineForm::of(request.lane.endpoint.api());
     Queued {
@@ -437,6 +434,7 @@ pub(crate) fn queued_of(request: &NewRequest) -> Queued {
         template: request.template,
         most_output: request.most_output,
         estimate: 0,
+        purses: context.budget.purses(request.tag.as_deref(), request.key.as_deref()),
     }
 }
 

@@ -91,7 +91,7 @@ async fn queue_full(
     let told = told_limit(&fault.message);
     context.tell(Message::QueueFull { lane: Arc::clone(&batch.lane), told });
     let records = riding(context, batch, lines).await?;
-    let bytes = records.iter().map(|record| queued_of(&record.request).line_bytes).sum();
+    let bytes = records.iter().map(|record| queued_of(context, &record.request).line_bytes).sum();
     let wait = QUEUE_FULL_WAIT.min(context.settings().batching.poll * 3);
     let waits_since = records.first().map_or(Duration::ZERO, |first| context.now().since(first.request.created_at));
     // Not at once: the estimate of an image in base64 is far above the truth, and others may fill the queue.
@@ -171,7 +171,7 @@ pub(crate) async fn too_large(
         let fall_back = refusal.fall_back.map(|why| if why == BATCH_REFUSED { "too_large" } else { why });
         return fail_all(context, batch, &Refusal { fall_back, ..refusal }).await;
     }
-    let largest = records.iter().map(|record| queued_of(&record.request).line_bytes).max().unwrap_or(0);
+    let largest = records.iter().map(|record| queued_of(context, &record.request).line_bytes).max().unwrap_or(0);
     // With room for a line to spare, or two halves would become three batches.
     let most = (length / 2).saturating_add(largest / 2);
     tracing::warn!(batch = %batch.id, length, most, "the provider does not take so large a file: it is split");

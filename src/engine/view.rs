@@ -84,7 +84,7 @@ impl HeldBack {
             Self::InFlightTokens => "in_flight_tokens is used up",
             Self::BatchesPerHour => "batches_per_hour is used up",
             Self::Store => "the store cannot be written",
-            Self::Budget => "the day's budget is used up (budget.daily_usd): waits for midnight (UTC)",
+            Self::Budget => "the day's budget is used up (budget.daily_usd, budget.limits): waits for midnight (UTC)",
             Self::Flight => "a test flight has not cleared its template yet (nightbus flights)",
         }
     }

@@ -127,7 +127,7 @@ impl Desk {
                 }
             }
         };
-        self.has_room(&call.marks)?;
+        self.has_room(call)?;
         let lane = LaneKey {
             provider: Arc::from(call.provider.name.as_str()),
             account: account.fingerprint,
@@ -224,15 +224,22 @@ impl Desk {
     }
 
     /// Whether one more request may be queued.
-    fn has_room(&self, marks: &Marks) -> Result<(), ApiError> {
+    fn has_room(&self, call: &Deferral<'_>) -> Result<(), ApiError> {
         let most = self.config.limits.max_queued_requests;
         let is_full = self.engine.queued_requests() >= most;
-        if let Some(budget) = self.engine.budget().filter(|budget| budget.is_used_up)
-            && (is_full || marks.deadline_at.is_some_and(|at| at < budget.resets_at))
+        if let Some(budget) = self.engine.used_up(call.marks.tag.as_deref(), call.key)
+            && (is_full || call.marks.deadline_at.is_some_and(|at| at < budget.resets_at))
         {
-            return Err(ApiError::budget_exceeded(
-                "the day's budget is used up (budget.daily_usd) and what is queued waits for midnight (UTC): send the call again after that, or raise the budget",
-            ));
+            let whose = budget.scope.as_ref().map_or_else(
+                || "the day's budget is used up (budget.daily_usd)".to_owned(),
+                |scope| {
+                    let (of, name) = scope.named();
+                    format!("the day's budget of {of} \"{name}\" is used up (budget.limits)")
+                },
+            );
+            return Err(ApiError::budget_exceeded(format!(
+                "{whose} and what is queued waits for midnight (UTC): send the call again after that, or raise the budget"
+            )));
         }
         if is_full {
             return Err(ApiError::queue_full(format!(

@@ -95,6 +95,9 @@ pub struct FlightRecord {
     pub pilots: Vec<RequestId>,
     /// What was wrong, for people; empty: nothing.
     pub reasons: Vec<String>,
+    /// How many characters the pilots' user messages have in common at their beginning; none: they have not landed, or
+    /// there are no two of them.
+    pub shared_prefix: Option<u32>,
 }
 
 impl FlightRecord {

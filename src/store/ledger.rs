@@ -226,6 +226,13 @@ impl LedgerSums {
         self.live_nanos.saturating_sub(self.paid_nanos)
     }
 
+    /// Of the tokens that were written to prompt caches: how many at least were never read. A token that was read once or
+    /// more is in `cached` as often, so that what was written beyond that cannot have been read. Of the sums of all calls
+    /// that could have read them: of everything, or of a model, not of a tag or a day.
+    pub const fn cache_unread(&self) -> u64 {
+        self.usage.cache_written.saturating_sub(self.usage.cached)
+    }
+
     /// The sums of one row.
     pub(crate) fn of(row: &LedgerRow) -> Self {
         let mut sums = Self { usage: row.usage.unwrap_or_default(), ..Self::default() };

@@ -179,11 +179,11 @@ impl Telemetry {
         self.inner.metrics.unsettled.get_or_create(&ByService { service }).inc();
     }
 
-    /// An answer came after its request had ended otherwise: it is paid for all the same. `cost_nanos`: none where the
-    /// price is unknown.
+    /// The ledger has entered waste: an answer came after its request had ended otherwise, or cannot be used, and is paid for
+    /// all the same. `cost_nanos`: none where the price is unknown.
     pub fn answer_wasted(&self, id: RequestId, service: &str, cost_nanos: Option<i64>) {
         let service = service_label(service);
-        tracing::warn!(request = %id, service, cost_nanos, "an answer came too late and is paid for twice");
+        tracing::warn!(request = %id, service, cost_nanos, "an answer came too late, or cannot be used, and is paid for all the same");
         self.inner.metrics.wasted.get_or_create(&ByService { service }).inc();
         self.inner.metrics.wasted_usd.inc_by(dollars(cost_nanos.unwrap_or(0)));
     }

@@ -227,7 +227,7 @@ impl Metrics {
         own.register("live_calls_unsettled", "Live calls whose answer was lost", self.unsettled.clone());
         own.register(
             "wasted_answers",
-            "Answers that came after their request had ended otherwise",
+            "Executions that the ledger has as waste: too late, or of no use",
             self.wasted.clone(),
         );
         own.register("wasted_usd", "Paid for such answers, of known price", self.wasted_usd.clone());

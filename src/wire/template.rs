@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::domain::lane::Endpoint;
 use crate::wire::members::{items, members};
 
@@ -69,6 +71,21 @@ pub fn template(endpoint: Endpoint, body: &[u8]) -> Template {
         }
     }
     Template { identity: Some(identity), most_output }
+}
+
+/// What the user says first in a body, to be compared with other calls of its template; none: nothing in words.
+pub fn user_text(endpoint: Endpoint, body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let content = match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Messages => body.get("messages")?,
+        Endpoint::Responses => body.get("input")?,
+        Endpoint::Completions => body.get("prompt")?,
+        Endpoint::Embeddings | Endpoint::Moderations => return None,
+    };
+    let is_users = |item: &&Value| item.get("role").is_some_and(|role| role == "user");
+    let said = content.as_array().map_or(Some(content), |items| items.iter().find(is_users)?.get("content"))?;
+    let text = said.as_array().map_or(Some(said), |parts| parts.iter().find_map(|part| part.get("text")))?;
+    text.as_str().map(ToOwned::to_owned)
 }
 
 /// The messages of a list that are not the user's or the model's.
@@ -140,6 +157,37 @@ mod tests {
         assert_eq!(read(Endpoint::Completions, r#"{"prompt":"a"}"#), read(Endpoint::Completions, r#"{"prompt":"b"}"#));
         assert_eq!(read(Endpoint::Embeddings, r#"{"input":"a"}"#), None);
         assert_eq!(read(Endpoint::Moderations, r#"{"input":"a"}"#), None);
+    }
+
+    #[test]
+    fn what_the_user_says_is_found_in_every_shape() {
+        for (endpoint, body) in [
+            (
+                Endpoint::ChatCompletions,
+                r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"U"},{"role":"user","content":"V"}]}"#,
+            ),
+            (
+                Endpoint::Messages,
+                r#"{"system":"S","messages":[{"role":"user","content":[{"type":"image"},{"type":"text","text":"U"}]}]}"#,
+            ),
+            (Endpoint::Responses, r#"{"input":"U"}"#),
+            (
+                Endpoint::Responses,
+                r#"{"input":[{"role":"developer","content":"D"},{"role":"user","content":[{"type":"input_text","text":"U"}]}]}"#,
+            ),
+            (Endpoint::Completions, r#"{"prompt":"U"}"#),
+        ] {
+            assert_eq!(user_text(endpoint, body.as_bytes()).as_deref(), Some("U"), "{body}");
+        }
+        for (endpoint, body) in [
+            (Endpoint::ChatCompletions, r#"{"messages":[{"role":"assistant","content":"A"}]}"#),
+            (Endpoint::ChatCompletions, r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#),
+            (Endpoint::Completions, r#"{"prompt":[1,2]}"#),
+            (Endpoint::Embeddings, r#"{"input":"U"}"#),
+            (Endpoint::Responses, "no json"),
+        ] {
+            assert_eq!(user_text(endpoint, body.as_bytes()), None, "{body}");
+        }
     }
 
     #[test]

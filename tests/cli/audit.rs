@@ -51,3 +51,51 @@ fn a_pipe_is_a_file() {
     let done = nightbus(&["audit", "-"]);
     assert!(done.code == 1 && done.err.contains("no model call"), "an empty standard input: {}", done.err);
 }
+
+#[test]
+fn packed_wide_and_strange_files_are_read_by_what_is_in_them() {
+    use std::io::Write as _;
+    let directory = tempfile::tempdir().unwrap();
+    let call = |tokens: &str, text: &str| {
+        format!(
+            r#"{{"timestamp":"2026-11-23T08:00:00Z","request":{{"model":"gpt-5.4-mini","messages":[{{"role":"user","content":"{text}"}}]}},"response":{{"model":"gpt-5.4-mini","usage":{tokens}}}}}"#
+        )
+    };
+    let good = r#"{"prompt_tokens":1000,"completion_tokens":0}"#;
+    let long = call(good, &"night bus ".repeat(110_000));
+    assert!(long.len() > 1_000_000);
+    let lines =
+        [long, call("null", "no usage"), call(r#"{"prompt_tokens":-3}"#, "odd"), call(good, "short")].join("\n");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(lines.as_bytes()).unwrap();
+    let wide: Vec<u8> = [0xfeff].into_iter().chain(call(good, "ü").encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let mut latin = call(good, "N?chte").into_bytes();
+    *latin.iter_mut().find(|byte| **byte == b'?').unwrap() = 0xe4;
+    // Names that say something else: only the content counts.
+    let files = [
+        ("calls.csv", gzip.finish().unwrap()),
+        ("calls.txt", zstd::encode_all(lines.as_bytes(), 1).unwrap()),
+        ("wide.gz", wide),
+        ("latin.zst", [latin, b"\n\x01\x02 not a line\n{\"half\":".to_vec()].concat()),
+    ];
+    let mut arguments = vec!["audit".to_owned(), "--json".to_owned()];
+    for (name, bytes) in files {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        arguments.push(path.to_str().unwrap().to_owned());
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = nightbus(&arguments);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let calls: Vec<u64> =
+        report["files"].as_array().unwrap().iter().map(|file| file["calls"].as_u64().unwrap()).collect();
+    assert_eq!((calls, &report["totals"]["priced"]), (vec![4, 4, 1, 1], &6.into()), "{}", done.out);
+    // 1,000 tokens at 0.75 USD a million, six times; what has no usage has no price.
+    assert!((report["totals"]["spend_usd"].as_f64().unwrap() - 6.0 * 0.00075).abs() < 1e-9, "{}", done.out);
+    let count = |kind: &str| {
+        let problems = report["problems"].as_array().unwrap();
+        problems.iter().find(|problem| problem["kind"] == kind).map_or(0, |problem| problem["count"].as_u64().unwrap())
+    };
+    assert_eq!((count("no_usage"), count("inconsistent_usage"), count("not_json")), (2, 2, 2), "{}", done.out);
+}

@@ -81,6 +81,9 @@ const WITH_COMPANY: &[&str] = &[
     "client_keys[].key",
     "client_keys[].providers",
     "admin.token_env",
+    "budget.limits[].tag",
+    "budget.limits[].client_key",
+    "budget.limits[].daily_usd",
     "callbacks.secret_env",
     "admin.tls.cert",
     "admin.tls.key",
@@ -307,4 +310,33 @@ fn options_win_over_the_environment_which_wins_over_the_file() {
     assert_eq!((config.listen.port(), config.admin_listen.port()), (5, 4));
     assert_eq!((config.data_dir.to_str(), config.retention.as_secs()), (Some("a"), 3600));
     assert_eq!(shown(&config, "store"), "\"memory\"");
+}
+
+#[test]
+fn budgets_of_tags_and_client_keys_are_checked() {
+    for (text, expected) in [
+        ("daily_usd = 1", "proxy.toml:1: budget.limits[0]: needs tag or client_key"),
+        ("tag = \"a\"", "proxy.toml:1: budget.limits[0].daily_usd: is required"),
+        ("tag = \"a b\"\ndaily_usd = 1", "proxy.toml:2: budget.limits[0].tag: expected up to 64 letters"),
+        ("tag = \"a\"\ndaily_usd = -1", "proxy.toml:3: budget.limits[0].daily_usd: expected an amount in US dollars"),
+        (
+            "client_key = \"ci\"\ndaily_usd = 1",
+            "proxy.toml:2: budget.limits[0].client_key: no client key is called \"ci\"",
+        ),
+        ("tag = \"a\"\nclient_key = \"\"\ndaily_usd = 1", "found an empty string"),
+        (
+            "tag = \"a\"\ndaily_usd = 1\n[[budget.limits]]\ntag = \"a\"\ndaily_usd = 2",
+            "proxy.toml:4: budget.limits[1]: an earlier entry limits the same tag or client key",
+        ),
+    ] {
+        let found = mistakes(&format!("[[budget.limits]]\n{text}"));
+        assert!(found.iter().any(|line| line.contains(expected)), "{text}: {found:#?}");
+    }
+    let limits = "budget.daily_usd = 9\n[[budget.limits]]\ntag = \"eval\"\ndaily_usd = 2.5";
+    let config = load(limits).unwrap();
+    assert_eq!(shown(&config, "budget.daily_usd"), "9");
+    assert_eq!(
+        (shown(&config, "budget.limits[0].tag"), shown(&config, "budget.limits[0].daily_usd")),
+        ("\"eval\"".into(), "2.5".into())
+    );
 }

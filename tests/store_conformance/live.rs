@@ -58,6 +58,7 @@ pub(super) async fn the_last_flight_of_a_template_is_kept(kind: StoreKind) {
         decided_at,
         pilots: (0..template).map(|_| bench.ids.request_id(at(0), fastrand::u64(..))).collect(),
         reasons: vec!["cut off \"so\"".to_owned()],
+        shared_prefix: (template == 1).then_some(u32::MAX),
     };
     let (old, open) = (flight(1, FlightState::Cleared, Some(at(5))), flight(2, FlightState::Grounded, None));
     for one in [&old, &open] {

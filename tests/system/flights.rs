@@ -98,6 +98,7 @@ async fn a_good_template_rides_on_at_once_and_does_not_fly_again() {
     assert_eq!((live, provider.count("live_calls"), provider.count("lines_executed")), (3, 3, 17));
     assert_eq!(provider.count("max_executions_per_probe"), 1);
     let flight = flight_in(&proxy, "cleared").await;
+    assert_eq!(flight["shared_prefix_chars"].as_u64().map(|chars| chars >= 6), Some(true), "\"probe-\": {flight}");
     let last_pilot =
         ended.iter().filter(|one| one["service"] == "sync").map(|one| one["finished_at"].as_i64().unwrap()).max();
     let submitted =

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use nightbus::domain::pricing::Price;
 use nightbus::domain::request::RequestState;
+use nightbus::sim::SimOptions;
 use nightbus::store::ledger::{Charge, Dimension, Execution, LedgerSums};
 use nightbus::store::{Finish, OutcomeSummary, SharedStore};
 use serde_json::{Value, json};
 
-use super::common::client::{CHAT, DEFER, chat, eventually};
+use super::common::client::{ASYNC, CHAT, DEFER, chat, eventually};
+use super::common::process::Home;
 use super::common::provider::{Provider, quick};
 use super::common::proxy::Proxy;
 
@@ -138,7 +140,7 @@ async fn duplicates_retries_and_broken_downloads_are_billed_once() {
 
 #[tokio::test]
 async fn a_batch_line_that_came_after_another_answer_is_waste() {
-    let provider = Provider::start(nightbus::sim::SimOptions { batch_seconds: 1.0, ..quick() }).await;
+    let provider = Provider::start(SimOptions { batch_seconds: 1.0, ..quick() }).await;
     let proxy = Proxy::over(&provider).await;
     let id = proxy.client.accepted(CHAT, &chat("too slow")).await;
     proxy.client.until_state(&id, &["submitted"]).await;
@@ -181,6 +183,76 @@ async fn a_batch_line_that_came_after_another_answer_is_waste() {
     let sums = engine.store().ledger(nightbus::domain::clock::Micros(0), None).await.unwrap().totals;
     assert_eq!((sums.paid_nanos, sums.wasted_nanos, sums.saved_nanos()), (7_000 + batch, batch, -batch));
     proxy.stop().await;
+}
+
+/// What the simulator executed of a model by a service: how often, and what that costs live.
+async fn executed(provider: &Provider, model: &str, service: &str) -> (u64, i64) {
+    let bill = provider.client().get("/sim/bill").await.json();
+    let rows = bill["data"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["model"] == model && row["service"] == service).unwrap();
+    let (_, input, output) = LIVE.iter().find(|(priced, ..)| *priced == model).unwrap();
+    let live = row["input"].as_i64().unwrap() * input + row["output"].as_i64().unwrap() * output;
+    (row["executions"].as_u64().unwrap(), live)
+}
+
+/// Calls that were rescued while their batch ran, whose batch answers all the same; deaths meanwhile, and results that are
+/// read again: every execution is in the ledger once, as what it is.
+#[tokio::test]
+async fn after_crashes_replays_rescue_and_duplicates_the_ledger_is_the_providers_bill() {
+    const EACH: usize = 4;
+    let provider = Provider::start(SimOptions { batch_seconds: 3_000.0, ..quick() }).await;
+    provider.set_faults(&["cancel-500:always", "duplicate-line:4", "content-cut:2"]);
+    let home = Home::new(&provider, "[batching]\nidle = \"60ms\"\nmax_age = \"5s\"\npoll = \"100ms\"");
+    let running = home.start().await;
+    let accepted = |model: &'static str, more: &'static [(&'static str, &'static str)]| {
+        let client = running.client.clone();
+        async move {
+            let headers = [&[DEFER, ASYNC], more].concat();
+            let mut ids = Vec::new();
+            for at in 0..EACH {
+                let mut body = chat(&format!("{model} {at}"));
+                body["model"] = json!(model);
+                let reply = client.post(CHAT, &headers, body.to_string()).await;
+                ids.push(reply.json()["id"].as_str().unwrap().to_owned());
+            }
+            ids
+        }
+    };
+    let patient = accepted("gpt-5.6-luna", &[]).await;
+    let hurried = accepted("gpt-6-luna", &[("x-nightbus-deadline", "12s"), ("x-nightbus-fallback", "sync")]).await;
+    for id in &hurried {
+        assert_eq!(running.client.until_state(id, &["completed"]).await["service"], "sync");
+    }
+    running.kill().await;
+    // The batches end after all, and the process dies among their results.
+    provider.batch_seconds(0.2).await;
+    for point in ["results-recorded:1", "results-recorded:2"] {
+        if let Some(mut running) = home.start_to_die_at(point).await {
+            running.ended().await;
+        }
+    }
+    let mut store = None;
+    for _again in 0..30 {
+        let running = home.start().await;
+        for id in &patient {
+            assert_eq!(running.client.until_state(id, &["completed"]).await["service"], "batch");
+        }
+        assert!(running.terminate().await.success());
+        let ledger = home.store();
+        if ledger.ledger(nightbus::domain::clock::Micros(0), None).await.unwrap().totals.wasted_requests > 0 {
+            store = Some(ledger);
+            break;
+        }
+        ledger.close().await.unwrap();
+    }
+    let sums = store.unwrap().ledger(nightbus::domain::clock::Micros(0), None).await.unwrap().totals;
+    let (rescued, rescued_live) = executed(&provider, "gpt-6-luna", "sync").await;
+    let (wasted, wasted_live) = executed(&provider, "gpt-6-luna", "batch").await;
+    let (waited, waited_live) = executed(&provider, "gpt-5.6-luna", "batch").await;
+    assert_eq!((rescued, wasted, waited), (EACH as u64, EACH as u64, EACH as u64));
+    assert_eq!((sums.requests, sums.wasted_requests, sums.unpriced), (rescued + waited, wasted, 0));
+    assert_eq!(sums.paid_nanos, rescued_live + (wasted_live + waited_live) / 2);
+    assert_eq!((sums.live_nanos, sums.wasted_nanos), (rescued_live + waited_live, wasted_live / 2));
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::LOG,
     spending::FLIGHT,
     spending::BUDGET,
+    spending::BUDGET_LIMITS,
     callbacks::CALLBACKS,
     calls::ROUTES,
 ];

@@ -1,6 +1,6 @@
 //! What keeps money from being spent in vain, or without limit: test flights and budgets.
 
-use crate::config::schema::{Key, Kind, Section, count, duration};
+use crate::config::schema::{Key, Kind, Section, count, duration, text};
 
 /// `[flight]`
 pub(super) const FLIGHT: Section = Section {
@@ -46,4 +46,21 @@ pub(super) const BUDGET: Section = Section {
         "Estimates may be wrong, models without a price are not limited, and live calls (pass-through, deadlines, test \
          flights) are counted but not held: the sum may end above it.",
     )],
+};
+
+/// `[[budget.limits]]`
+pub(super) const BUDGET_LIMITS: Section = Section {
+    path: "budget.limits[]",
+    about: "How much calls with one tag, or of one client key, may spend in a day (UTC). Each entry has one of the two, and \
+            each tag and key at most one entry; a call under several limits, `budget.daily_usd` among them, keeps all. At \
+            its limit only these calls wait for the next day: others of their lane leave.",
+    keys: &[
+        Key::new("tag", text("a tag: up to 64 letters, digits, \".\", \"_\", \"-\""), "The value of `x-nightbus-tag`.")
+            .example("\"nightly-eval\"")
+            .risk(
+                "Callers name their own tags: who leaves it out is not limited by it. A client key cannot be left out.",
+            ),
+        Key::new("client_key", text("the name of a client key"), "The `name` of the client key.").example("\"ci\""),
+        Key::new("daily_usd", Kind::Usd, "As `budget.daily_usd`, for these calls. Required.").example("10.0"),
+    ],
 };

@@ -4,7 +4,7 @@
 //! What waits is in its lane's second queue (`parked`), in which it can be cancelled, and from which it leaves for a live
 //! call when its deadline comes near, as from the first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,20 +15,43 @@ use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::engine::budget;
 use crate::engine::dispatch::{Dispatcher, Lane};
 use crate::engine::flight::{self, Standing};
-use crate::engine::plan::Queued;
+use crate::engine::plan::{LaneQueue, Queued};
 use crate::engine::view::HeldBack;
 
 impl Lane {
-    /// What a batch of so many prompt tokens had reserved: its share, as nobody keeps it apart.
-    pub(super) fn settle_reserve(&mut self, tokens: u64) -> u64 {
-        let share = if self.open_batches <= 1 || tokens >= self.tokens_in_flight {
-            self.reserved
-        } else {
-            let part = u128::from(self.reserved) * u128::from(tokens) / u128::from(self.tokens_in_flight.max(1));
-            u64::try_from(part).unwrap_or(self.reserved)
-        };
-        self.reserved -= share;
-        share
+    /// All that waits, wherever it does.
+    pub(super) const fn queues(&self) -> [&LaneQueue; 3] {
+        [&self.queue, &self.parked, &self.unpaid]
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.queues().iter().map(|queue| queue.len()).sum()
+    }
+
+    /// Takes one out; whether it was here.
+    pub(super) fn withdraw(&mut self, id: RequestId) -> bool {
+        self.queue.withdraw(id) || self.parked.withdraw(id) || self.unpaid.withdraw(id)
+    }
+
+    /// When to call [`Self::take_late`]; none: nobody has to leave.
+    pub(super) fn leave_by(&self) -> Option<Instant> {
+        self.queues().iter().filter_map(|queue| queue.leave_by()).min()
+    }
+
+    /// Takes out those that must not wait any longer.
+    pub(super) fn take_late(&mut self, now: Instant) -> Vec<Queued> {
+        let queues = [&mut self.queue, &mut self.parked, &mut self.unpaid];
+        queues.into_iter().flat_map(|queue| queue.take_late(now)).collect()
+    }
+
+    /// What all of its requests wait for; none: some may leave.
+    pub(super) fn waits_for(&self) -> Option<HeldBack> {
+        match (self.queue.len(), self.unpaid.len(), self.parked.len()) {
+            (0, 1.., _) => Some(HeldBack::Budget),
+            (0, 0, 1..) => Some(HeldBack::Flight),
+            _ => None,
+        }
     }
 }
 
@@ -111,14 +134,57 @@ impl Dispatcher {
 
     /// A lane whose next request is more than is left of the day's budget waits for that.
     pub(super) fn hold_for_budget(&mut self, key: &Arc<LaneKey>, now: Instant) {
-        let Some(room) = self.context.budget.room() else { return };
+        let Some(left) = self.context.budget.left() else { return };
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        if lane.queue.next_estimate().is_some_and(|next| next > room) {
-            // A new day, or the end of a batch, wakes it; the time only bounds the wait.
+        if lane.queue.next_estimate().is_some_and(|next| next > left) {
+            // A new day, or a look at the ledger, wakes it; the time only bounds the wait.
             lane.held_back = Some((now + budget::LOOK, HeldBack::Budget));
             if self.context.budget.hold() {
                 tracing::warn!(lane = %key, "the day's budget is used up: lanes wait for midnight (UTC)");
             }
+        }
+    }
+
+    /// Of the `most` requests that would leave next, those whose tag's or client key's limit is used up let others pass.
+    pub(super) fn set_aside(&mut self, key: &Arc<LaneKey>, most: usize) {
+        if !self.context.budget.has_limits() {
+            return;
+        }
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let aside = lane.queue.set_aside(most, self.context.budget.room());
+        for scope in self.context.budget.hold_aside(&aside) {
+            let (of, name) = scope.named();
+            tracing::warn!(lane = %key, of, name, "a limit of the day's budget is used up: its calls wait for midnight (UTC)");
+        }
+        aside.into_iter().for_each(|queued| lane.unpaid.push(queued));
+    }
+
+    /// The ledger was asked, or it is a new day: what has room goes back to its place, in front.
+    pub(super) fn more_may_be_spent(&mut self) {
+        let mut room = self.context.budget.room();
+        let mut back = Vec::new();
+        for (key, lane) in &mut self.lanes {
+            lane.held_back.take_if(|(_, reason)| *reason == HeldBack::Budget);
+            if lane.unpaid.len() > 0 {
+                back.push((Arc::clone(key), lane.unpaid.extract(|queued| room.pays(queued))));
+            }
+        }
+        for (key, requests) in back {
+            let (mut free, mut unproven) = (Vec::new(), BTreeSet::new());
+            for queued in requests {
+                // A flight may have begun, or ended, meanwhile.
+                match self.standing(&queued) {
+                    Standing::Waits | Standing::Refused(_) => {
+                        self.enter(Arc::clone(&key), queued);
+                        continue;
+                    }
+                    Standing::Unproven => unproven.extend(queued.template),
+                    Standing::Trusted => {}
+                }
+                free.push(queued);
+            }
+            self.lanes.entry(Arc::clone(&key)).or_default().queue.push_front(free);
+            unproven.into_iter().for_each(|template| self.consider_flight(&key, template));
         }
     }
 

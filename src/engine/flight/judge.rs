@@ -1,6 +1,6 @@
-//! From the pilots' answers to the reasons for which a template is grounded.
+//! From the pilots' answers to the reasons for which a template is grounded, and what their calls have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Endpoint, Fingerprint};
@@ -8,6 +8,7 @@ use crate::domain::request::RequestState;
 use crate::engine::context::Context;
 use crate::engine::flight::{Stopping, again};
 use crate::store::RequestRecord;
+use crate::wire::template::user_text;
 use crate::wire::verdict::{Fault, Inspected, inspect};
 
 /// Short answers may well be the same, as labels are; from so many bytes on it takes a template that ignores its input.
@@ -18,14 +19,25 @@ struct Seen {
     id: RequestId,
     input: Fingerprint,
     inspected: Inspected,
+    /// The beginning of the user's own text.
+    asked: Option<String>,
 }
 
-/// What is wrong with the answers, for people; empty: nothing; none: there are no answers, all pilots were cancelled.
-pub(super) async fn reasons(
+/// What the pilots tell of their template.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// What is wrong with the answers, for people; empty: nothing.
+    pub(super) reasons: Vec<String>,
+    /// Characters that different user messages have in common at their beginning.
+    pub(super) shared_prefix: Option<u32>,
+}
+
+/// None: there are no answers, all pilots were cancelled.
+pub(super) async fn judge(
     context: &Context,
     endpoint: Endpoint,
     pilots: &[RequestRecord],
-) -> Result<Option<Vec<String>>, Stopping> {
+) -> Result<Option<Judged>, Stopping> {
     let mut seen = Vec::with_capacity(pilots.len());
     for record in pilots.iter().filter(|record| record.state != RequestState::Cancelled) {
         let id = record.request.id;
@@ -34,9 +46,19 @@ pub(super) async fn reasons(
         let answer = again(context, || context.store.result(id)).await?.and_then(|result| result.body);
         let (request, answer) = (request.unwrap_or_default(), answer.unwrap_or_default());
         let inspected = inspect(endpoint, &request, status, &answer);
-        seen.push(Seen { id, input: record.request.body_hash, inspected });
+        seen.push(Seen { id, input: record.request.body_hash, inspected, asked: user_text(endpoint, &request) });
     }
-    Ok((!seen.is_empty()).then(|| sum_up(seen)))
+    let judged = |seen: Vec<Seen>| Judged { shared_prefix: shared_prefix(&seen), reasons: sum_up(seen) };
+    Ok((!seen.is_empty()).then(|| judged(seen)))
+}
+
+/// How many characters all texts begin with; none where there are no two different ones.
+fn shared_prefix(seen: &[Seen]) -> Option<u32> {
+    let texts: BTreeSet<&str> = seen.iter().filter_map(|one| one.asked.as_deref()).collect();
+    // In order, the first and the last differ soonest.
+    let (first, last) = (texts.first()?, texts.last().filter(|_| texts.len() > 1)?);
+    let alike = first.chars().zip(last.chars()).take_while(|(one, other)| one == other).count();
+    u32::try_from(alike).ok()
 }
 
 fn sum_up(mut seen: Vec<Seen>) -> Vec<String> {
@@ -78,7 +100,23 @@ mod tests {
 
     fn seen(ids: &IdSource, input: u8, said: &str, faults: Vec<Fault>) -> Seen {
         let inspected = Inspected { faults, said: Some(said.to_owned()) };
-        Seen { id: ids.request_id(Micros(1), 0), input: Fingerprint([input; 16]), inspected }
+        Seen { id: ids.request_id(Micros(1), 0), input: Fingerprint([input; 16]), inspected, asked: None }
+    }
+
+    #[test]
+    fn what_different_questions_begin_with_is_counted_in_characters() {
+        let ids = IdSource::default();
+        let prefix = |texts: &[&str]| {
+            let seen: Vec<Seen> = texts
+                .iter()
+                .map(|text| Seen { asked: Some((*text).to_owned()), ..seen(&ids, 1, "", vec![]) })
+                .collect();
+            shared_prefix(&seen)
+        };
+        assert_eq!(prefix(&["Übersetze: Bus", "Übersetze: Nacht", "Übersetze: Bahn"]), Some(11));
+        assert_eq!(prefix(&["a", "b"]), Some(0));
+        assert_eq!(prefix(&["ab", "abc", "ab"]), Some(2));
+        assert_eq!((prefix(&["same", "same"]), prefix(&["alone"]), prefix(&[])), (None, None, None));
     }
 
     #[test]

@@ -73,6 +73,7 @@ struct Seen {
     files: Vec<Vec<String>>,
     batches: Vec<RunningBatch>,
     live_calls: usize,
+    last_live_answer: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -167,7 +168,9 @@ impl BatchProvider for Scripted {
         Box::pin(async move {
             self.seen.lock().live_calls += 1;
             tokio::time::sleep(self.script.live_takes).await;
-            let body = Bytes::from_static(b"{\"by\":\"live\"}");
+            self.seen.lock().last_live_answer = Some(Instant::now());
+            let body =
+                Bytes::from_static(b"{\"choices\":[{\"message\":{\"content\":\"live\"},\"finish_reason\":\"stop\"}]}");
             Ok(LiveAnswer { status: 200, request_id: None, body })
         })
     }
@@ -188,7 +191,11 @@ struct Bench {
 
 impl Bench {
     async fn new(script: Script) -> Self {
-        let config = config::parse(None, [], &Overrides::default()).unwrap();
+        Self::with(script, "").await
+    }
+
+    async fn with(script: Script, tables: &str) -> Self {
+        let config = config::parse(Some(("proxy.toml", tables)), [], &Overrides::default()).unwrap();
         let capability = Capability::of(&config.providers["openai"], &config.batching);
         let provider = Arc::new(Scripted { capability, script, seen: Mutex::default() });
         let (store, tasks, telemetry) = (in_memory().unwrap(), Tasks::new(), Telemetry::new());
@@ -207,6 +214,10 @@ impl Bench {
     }
 
     async fn ask(&self, deadline: Duration, fallback: &[Service]) -> Waiter {
+        self.ask_of(None, deadline, fallback).await
+    }
+
+    async fn ask_of(&self, template: Option<Fingerprint>, deadline: Duration, fallback: &[Service]) -> Waiter {
         let now = self.engine.clock().now();
         let fallback = Fallback::of(fallback);
         let deadline_at = now.plus(deadline);
@@ -228,7 +239,7 @@ impl Bench {
             body_hash: Fingerprint([2; 16]),
             idempotency: None,
             body_len: 13,
-            template: None,
+            template,
             most_output: None,
         };
         let waiter = self.engine.waiters().register(request.id);
@@ -361,5 +372,26 @@ async fn an_outage_of_downloads_loses_no_answer() {
     assert_eq!(services, ["batch"; 3]);
     assert!(after > 9 * HOUR && after < 9 * HOUR + 2 * MINUTE, "{after:?}");
     assert_eq!((bench.live_calls(), bench.batches()), (0, 1));
+    bench.tasks.shutdown(MINUTE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_flights_batch_begins_within_two_seconds_of_its_last_pilots_answer() {
+    // No lane is due for an hour: only the verdict can submit.
+    let script = Script { upload_takes: Duration::ZERO, live_takes: MINUTE, ..ORDINARY };
+    let bench = Bench::with(script, "[batching]\nidle = \"1h\"\nmax_age = \"1h\"").await;
+    let mut waiters = Vec::new();
+    for _ in 0..100 {
+        waiters.push(bench.ask_of(Some(Fingerprint([7; 16])), 25 * HOUR, &[Service::Sync]).await);
+    }
+    let (services, _) = bench.answers(waiters).await;
+    assert_eq!(services.iter().filter(|service| *service == "sync").count(), 5);
+    assert_eq!((bench.live_calls(), bench.batches()), (5, 1));
+    let (created, landed) = {
+        let seen = bench.provider.seen.lock();
+        (seen.batches[0].since, seen.last_live_answer.unwrap())
+    };
+    assert!(created >= landed, "nothing is bought before the verdict");
+    assert!(created - landed <= Duration::from_secs(2), "{:?}", created - landed);
     bench.tasks.shutdown(MINUTE).await;
 }

@@ -54,3 +54,19 @@ fn places_of_one_request_do_not_meet() {
     let places: std::collections::BTreeSet<i64> = places.into_iter().map(Execution::place).collect();
     assert_eq!(places.len(), 3);
 }
+
+#[test]
+fn what_was_written_to_caches_beyond_all_reads_was_read_by_nobody() {
+    let of = |cached, cache_written| LedgerRow {
+        usage: Some(Usage { input: 5_000, cached, cache_written, ..Usage::default() }),
+        ..row(Some((1, 1)), None)
+    };
+    let mut sums = LedgerSums::default();
+    // Two write the same prefix, of which one is read: at least one write was in vain.
+    for row in [of(0, 2_000), of(0, 2_000), of(2_000, 0)] {
+        sums += LedgerSums::of(&row);
+    }
+    assert_eq!(sums.cache_unread(), 2_000);
+    sums += LedgerSums::of(&of(4_000, 0));
+    assert_eq!(sums.cache_unread(), 0, "never below nothing");
+}

@@ -18,7 +18,8 @@ pub(super) fn keep(session: &Session<'_>, flight: &FlightRecord, forget: Micros)
         .connection
         .prepare_cached(
             "INSERT OR REPLACE INTO flights (template, id, state, provider, account, endpoint, model, tag, created_at, \
-             landed_at, decided_at, pilots, reasons) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             landed_at, decided_at, pilots, reasons, shared_prefix) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             flight.template.0,
@@ -34,6 +35,7 @@ pub(super) fn keep(session: &Session<'_>, flight: &FlightRecord, forget: Micros)
             flight.decided_at.map(|at| at.0),
             pilots,
             reasons,
+            flight.shared_prefix,
         ])?;
     Ok(())
 }
@@ -43,7 +45,7 @@ pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<FlightRecord>
     connection
         .prepare_cached(
             "SELECT template, id, state, provider, account, endpoint, model, tag, created_at, landed_at, decided_at, \
-             pilots, reasons FROM flights ORDER BY template",
+             pilots, reasons, shared_prefix FROM flights ORDER BY template",
         )?
         .query_map((), |row| {
             let code: i64 = row.get(2)?;
@@ -67,6 +69,7 @@ pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<FlightRecord>
                 decided_at: row.get::<_, Option<i64>>(10)?.map(Micros),
                 pilots: pilots.iter().copied().map(RequestId::from_bytes).collect(),
                 reasons: serde_json::from_str(&reasons).map_err(|error| damaged(12, error.to_string()))?,
+                shared_prefix: row.get(13)?,
             })
         })?
         .collect()

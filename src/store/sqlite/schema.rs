@@ -20,12 +20,13 @@ pub(super) const PAGE_BYTES: u64 = 8_192;
 /// `NBUS`: marks the file as ours (`file(1)` shows it, too).
 const APPLICATION_ID: i32 = 0x4e42_5553;
 /// One after the other; a released one is never changed.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002_services.sql"),
     include_str!("migrations/0003_ledger.sql"),
     include_str!("migrations/0004_flights.sql"),
     include_str!("migrations/0005_callbacks.sql"),
+    include_str!("migrations/0006_shared_prefix.sql"),
 ];
 /// Statements that each connection keeps compiled.
 const STATEMENTS: usize = 48;
