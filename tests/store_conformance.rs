@@ -18,8 +18,8 @@ use nightbus::domain::request::RequestState;
 use nightbus::domain::service::Service;
 use nightbus::store::flights::{FlightRecord, FlightState};
 use nightbus::store::{
-    self, Account, BatchUpdate, Finish, LearnedDurations, ListFilter, LiveCall, NewBatch, NewRequest, OutcomeSummary,
-    ProviderBatch, RequestOptions, SharedStore, StoreError,
+    self, Account, BatchUpdate, Finish, LearnedCeiling, LearnedDurations, Limited, ListFilter, LiveCall, NewBatch,
+    NewRequest, OutcomeSummary, ProviderBatch, RequestOptions, SharedStore, StoreError,
 };
 
 /// A store under test, with a source of ids; the directory goes with it.
@@ -632,6 +632,27 @@ async fn durations_are_kept_and_replaced(kind: StoreKind) {
     assert_eq!(bench.store.durations().await.unwrap(), [learned(1, 2, &[]), learned(2, 3, &[7, u32::MAX])]);
 }
 
+async fn ceilings_are_kept_replaced_and_forgotten(kind: StoreKind) {
+    let bench = bench(kind);
+    let learned = |limited, most, seconds| LearnedCeiling {
+        provider: "openai".to_owned(),
+        account: Fingerprint([3; 16]),
+        limited,
+        most,
+        told: (most > 5).then_some(most + 1),
+        at: at(seconds),
+    };
+    let (tokens, file) = (|model: &str| Limited::Tokens(model.to_owned()), Limited::FileBytes);
+    for one in [learned(file.clone(), 7, 2), learned(tokens("n"), 4, 1), learned(tokens(""), 9, 2)] {
+        bench.store.keep_ceiling(one, at(0)).await.unwrap();
+    }
+    let all = [learned(tokens(""), 9, 2), learned(tokens("n"), 4, 1), learned(file.clone(), 7, 2)];
+    assert_eq!(bench.store.ceilings().await.unwrap(), all);
+    bench.store.keep_ceiling(learned(file.clone(), 3, 5), at(2)).await.unwrap();
+    let left = [learned(tokens(""), 9, 2), learned(file, 3, 5)];
+    assert_eq!(bench.store.ceilings().await.unwrap(), left, "what was learned long ago is forgotten");
+}
+
 async fn fingerprints_are_keyed(kind: StoreKind) {
     let (one, two) = (bench(kind), bench(kind));
     let of = |bench: &Bench| bench.store.fingerprint(&[b"caller", b"body"]);
@@ -686,6 +707,7 @@ conformance!(
     what_a_live_call_answers_is_no_batchs_business,
     a_live_call_is_known_from_its_first_mark_to_after_its_end,
     durations_are_kept_and_replaced,
+    ceilings_are_kept_replaced_and_forgotten,
     the_last_flight_of_a_template_is_kept,
     fingerprints_are_keyed,
     an_execution_is_in_the_ledger_once,

@@ -11,6 +11,7 @@ use crate::engine::dispatch::Message;
 use crate::engine::flight;
 use crate::engine::live;
 use crate::engine::plan::estimated_tokens;
+use crate::engine::quota::Quotas;
 use crate::engine::run;
 use crate::engine::settle::queued_of;
 use crate::store::{BatchRecord, RequestOptions, StoreError};
@@ -26,7 +27,7 @@ pub(crate) struct Found {
 }
 
 /// Reads the store and starts what has to go on. Runs before the listeners answer.
-pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError> {
+pub(crate) async fn recover(context: &Arc<Context>, quotas: &Quotas) -> Result<Found, StoreError> {
     context.accounts.load(&context.store).await?;
     context.learned.load(&context.store).await?;
     context.flights.load(&context.store).await?;
@@ -37,7 +38,7 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         let batches = context.store.batches(true, after, PAGE).await?;
         for batch in &batches {
             found.batches += 1;
-            let tokens = tokens_in(context, batch).await?;
+            let tokens = tokens_in(context, quotas, batch).await?;
             run::resume(context, Arc::clone(&batch.lane), batch.id, tokens);
         }
         after = batches.last().map(|batch| batch.id);
@@ -100,10 +101,10 @@ async fn created_lately(context: &Context) -> Result<(), StoreError> {
     }
 }
 
-/// What a batch takes of the provider's queue; counted only where there is a limit to keep.
-async fn tokens_in(context: &Context, batch: &BatchRecord) -> Result<u64, StoreError> {
-    let limited =
-        context.provider(&batch.lane).is_some_and(|provider| provider.capability().in_flight_tokens.is_some());
+/// What a batch takes of the provider's queue; counted only where there is a limit to keep, known or learned.
+async fn tokens_in(context: &Context, quotas: &Quotas, batch: &BatchRecord) -> Result<u64, StoreError> {
+    let limited = quotas.tokens(&batch.lane).is_some()
+        || context.provider(&batch.lane).is_some_and(|provider| provider.capability().in_flight_tokens.is_some());
     if !limited {
         return Ok(0);
     }
