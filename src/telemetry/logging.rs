@@ -28,6 +28,8 @@ pub fn init(json: bool, level: &str) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| LoggingError::Level { level: level.to_owned(), reason: error.to_string() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A line that cannot be written (the disk is full) would be complained about on the same stream, and that panics.
+    let builder = builder.log_internal_errors(false);
     let started = if json {
         builder.json().flatten_event(true).finish().try_init()
     } else {
