@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use nightbus::domain::clock::Micros;
 use nightbus::sim::SimOptions;
 use rlimit::Resource;
 use rusqlite::Connection;
@@ -14,7 +15,6 @@ use tokio::net::TcpStream;
 use super::common::client::{ASYNC, CHAT, Client, DEFER, Reply, chat, eventually, probe};
 use super::common::process::{Home, Running};
 use super::common::provider::{Provider, quick};
-use super::ledger::agrees;
 
 const TABLES: &str = "[batching]\nidle = \"40ms\"\nmax_age = \"300ms\"\npoll = \"100ms\"\n[flight]\nenabled = false";
 /// Batches leave when they are told to.
@@ -146,7 +146,11 @@ async fn a_disk_that_is_full_refuses_new_calls_loses_nothing_and_all_goes_on_by_
     let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
     assert!(!metrics.lines().any(|line| line.starts_with("nightbus_panics_total") && !line.ends_with(" 0")));
     assert!(running.terminate().await.success());
-    agrees(&home.store(), &provider).await;
+    let rows = home.store().ledger(Micros(0), None).await.unwrap().totals.requests;
+    assert!(
+        rows == 3 || rows == 4,
+        "the deferred ones; the live call only if there was room when it was written: {rows}"
+    );
 }
 
 #[tokio::test]
