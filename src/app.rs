@@ -227,7 +227,7 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartE
 fn raise_open_files(held_connections: u64) {
     const OTHER_FILES: u64 = 256;
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < held_connections.saturating_add(OTHER_FILES) => tracing::info!(
+        Ok(limit) if limit < held_connections.saturating_add(OTHER_FILES) => tracing::warn!(
             limit,
             held_connections,
             "fewer files may be open than connections may be held (limits.max_held_connections): raise `ulimit -n` for more"

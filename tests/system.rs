@@ -37,6 +37,8 @@ mod ledger;
 mod left;
 #[path = "system/limits.rs"]
 mod limits;
+#[path = "system/machine.rs"]
+mod machine;
 #[path = "system/marking.rs"]
 mod marking;
 #[path = "system/memory.rs"]
@@ -45,6 +47,8 @@ mod memory;
 mod messages;
 #[path = "system/messages_crash.rs"]
 mod messages_crash;
+#[path = "system/migrations.rs"]
+mod migrations;
 #[path = "system/recovery.rs"]
 mod recovery;
 #[path = "system/reload.rs"]

@@ -17,7 +17,8 @@ use crate::engine::lines::LineSplitter;
 use crate::engine::outcome::{Verdict, finish_of, judge};
 use crate::engine::poll::Ended;
 use crate::engine::recorder::Recorder;
-use crate::engine::run::{StepError, credentials, wait_after};
+use crate::engine::rescue::Rescue;
+use crate::engine::run::{StepError, credentials, pause_after, retry_turn};
 use crate::engine::settle::{self, Refusal, Tally};
 use crate::engine::validation;
 use crate::store::BatchRecord;
@@ -55,20 +56,21 @@ pub(crate) async fn end(context: &Arc<Context>, batch: &BatchRecord, ended: Ende
 async fn harvest(
     context: &Arc<Context>,
     batch: &BatchRecord,
-    object: BatchObject,
+    mut object: BatchObject,
     event: BatchEvent,
 ) -> Result<(), StepError> {
     let started = Instant::now();
     let Some((provider, credentials)) = credentials(context, batch) else {
         return settle::fail_all(context, batch, &Refusal::own("the provider is not configured any more")).await;
     };
-    let (object, mut lost_file) = with_file_ids(context, batch, provider.as_ref(), &credentials, object).await?;
     let mut harvest = Harvest::new(context, batch).await?;
-    for file in [&object.output_file_id, &object.error_file_id].into_iter().flatten() {
-        if let Err(error) = harvest.read_file(provider.as_ref(), &credentials, file).await? {
-            context.telemetry.provider_error("download", &error, None);
-            lost_file = Some(error);
-        }
+    // Who is in a file that is named need not wait for the other one.
+    let mut lost_file = harvest.read_files(provider.as_ref(), &credentials, &object).await?;
+    if object.results_pending {
+        let named;
+        (object, named) = harvest.with_file_ids(provider.as_ref(), &credentials, object).await?;
+        let read = harvest.read_files(provider.as_ref(), &credentials, &object).await?;
+        lost_file = lost_file.or(named).or(read);
     }
     let (lines, bytes) = (harvest.lines, harvest.bytes);
     let tally = harvest.close(event, lost_file).await?;
@@ -88,43 +90,6 @@ async fn harvest(
     Ok(())
 }
 
-/// A final batch whose file ids are not there yet is read again for a while (providers.md, section 8, `results`). With
-/// the error if they never came: what they would have held was executed and billed.
-async fn with_file_ids(
-    context: &Arc<Context>,
-    batch: &BatchRecord,
-    provider: &dyn BatchProvider,
-    credentials: &Credentials,
-    mut object: BatchObject,
-) -> Result<(BatchObject, Option<ProviderError>), StepError> {
-    let started = Instant::now();
-    let mut lost = None;
-    for attempt in 0.. {
-        if !object.results_pending {
-            break;
-        }
-        if started.elapsed() > FILE_ID_PATIENCE {
-            let cause = "the ended batch does not name its result files".to_owned();
-            lost = Some(ProviderError::Unreadable { operation: "poll", cause });
-            break;
-        }
-        let pause = backoff(attempt, Duration::from_millis(500), Duration::from_secs(15), fastrand::f64());
-        if !context.sleep(pause).await {
-            return Err(StepError::Stopping);
-        }
-        match provider.get(credentials, &object.id).await {
-            // A stale replica may show an earlier state once more: only final states count.
-            Ok(again) if again.status == object.status => object = again,
-            Ok(_) => {}
-            Err(error) => context.telemetry.provider_error("poll", &error, Some(pause)),
-        }
-    }
-    if let Some(id) = &batch.provider.batch_id {
-        object.id.clone_from(id);
-    }
-    Ok((object, lost))
-}
-
 struct Harvest<'a> {
     context: &'a Arc<Context>,
     batch: &'a BatchRecord,
@@ -136,6 +101,10 @@ struct Harvest<'a> {
     again: Vec<(RequestId, LineOutcome)>,
     /// Lines that are there and cannot be read: executed and billed, but without an answer.
     damaged: HashSet<RequestId>,
+    /// Files that were read, or given up.
+    read: HashSet<String>,
+    /// What the lines' deadline calls for while results are waited for.
+    rescue: Rescue,
     lines: usize,
     bytes: u64,
 }
@@ -154,9 +123,83 @@ impl<'a> Harvest<'a> {
             recorder,
             again: Vec::new(),
             damaged: HashSet::new(),
+            read: HashSet::new(),
+            rescue: Rescue::of_ended(batch),
             lines: 0,
             bytes: 0,
         })
+    }
+
+    /// Reads the files that the batch names and that were not read yet. With the error of one that cannot be read.
+    async fn read_files(
+        &mut self,
+        provider: &dyn BatchProvider,
+        credentials: &Credentials,
+        object: &BatchObject,
+    ) -> Result<Option<ProviderError>, StepError> {
+        let mut lost = None;
+        for file in [&object.output_file_id, &object.error_file_id].into_iter().flatten() {
+            if !self.read.insert(file.clone()) {
+                continue;
+            }
+            if let Err(error) = self.read_file(provider, credentials, file).await? {
+                self.context.telemetry.provider_error("download", &error, None);
+                lost = Some(error);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// A final batch whose file ids are not there yet is read again for a while (providers.md, section 8, `results`). With
+    /// the error if they never came: what they would have held was executed and billed.
+    async fn with_file_ids(
+        &mut self,
+        provider: &dyn BatchProvider,
+        credentials: &Credentials,
+        mut object: BatchObject,
+    ) -> Result<(BatchObject, Option<ProviderError>), StepError> {
+        self.recorder.flush().await?;
+        let started = Instant::now();
+        let mut lost = None;
+        for attempt in 0.. {
+            if !object.results_pending {
+                break;
+            }
+            if started.elapsed() > FILE_ID_PATIENCE {
+                let cause = "the ended batch does not name its result files".to_owned();
+                lost = Some(ProviderError::Unreadable { operation: "poll", cause });
+                break;
+            }
+            let pause = backoff(attempt, Duration::from_millis(500), Duration::from_secs(15), fastrand::f64());
+            self.pause(pause).await?;
+            match provider.get(credentials, &object.id).await {
+                // A stale replica may show an earlier state once more: only final states count.
+                Ok(again) if again.status == object.status => object = again,
+                Ok(_) => {}
+                Err(error) => self.context.telemetry.provider_error("poll", &error, Some(pause)),
+            }
+        }
+        if let Some(id) = &self.batch.provider.batch_id {
+            object.id.clone_from(id);
+        }
+        Ok((object, lost))
+    }
+
+    /// Sleeps, and meanwhile does what the lines' deadline calls for: they are bought in time, although they may be in
+    /// results that come later. Fails when the process stops.
+    async fn pause(&mut self, wait: Duration) -> Result<(), StepError> {
+        let until = Instant::now() + wait;
+        loop {
+            self.rescue.act(self.context, self.batch).await?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let step = self.rescue.pause(self.context.now()).map_or(left, |due| due.min(left));
+            if !self.context.sleep(step).await {
+                return Err(StepError::Stopping);
+            }
+        }
     }
 
     /// Reads one file to its end, as often as it takes. The inner error: it cannot be read at all.
@@ -184,7 +227,9 @@ impl<'a> Harvest<'a> {
             }
             // Who is in the part that came need not wait for the rest.
             self.recorder.flush().await?;
-            wait_after(self.context, &self.batch.lane, "download", &error, attempt).await?;
+            let wait = pause_after(self.context, "download", &error, attempt);
+            self.pause(wait).await?;
+            self.pause(retry_turn(self.context, &self.batch.lane)).await?;
         }
         Ok(Ok(()))
     }

@@ -20,6 +20,7 @@ use crate::engine::plan::{BatchLimits, LaneQueue, Queued, Timing, estimated_toke
 use crate::engine::quota::{Quotas, share_pool};
 use crate::engine::run::{self, Load};
 use crate::engine::view::{FlushReport, HeldBack, LaneView};
+use crate::store::LearnedCeiling;
 
 /// What the dispatcher is told.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ struct Dispatcher {
     /// Ordered, so that the same calls give the same batches (`tests/simulation.rs`).
     lanes: BTreeMap<Arc<LaneKey>, Lane>,
     quotas: Quotas,
+    /// What is learned of them, to be kept.
+    lessons: mpsc::UnboundedSender<LearnedCeiling>,
     /// Requests that live calls are to serve, by the first service and the reason.
     leaving: BTreeMap<(Arc<LaneKey>, Service, &'static str), Vec<RequestId>>,
 }
@@ -82,14 +85,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long others may leave before a request for which the provider's queue has no room yet.
 const OVERTAKEN_FOR: Duration = Duration::from_secs(600);
 
-/// Runs until the process stops.
-pub(crate) async fn run(context: Arc<Context>, mut messages: mpsc::UnboundedReceiver<Message>) {
-    let mut dispatcher = Dispatcher {
-        context: Arc::clone(&context),
-        lanes: BTreeMap::new(),
-        quotas: Quotas::default(),
-        leaving: BTreeMap::new(),
-    };
+/// Runs until the process stops. `quotas`: what earlier runs learned; `lessons`: where what is learned goes.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    mut messages: mpsc::UnboundedReceiver<Message>,
+    quotas: Quotas,
+    lessons: mpsc::UnboundedSender<LearnedCeiling>,
+) {
+    let mut dispatcher =
+        Dispatcher { context: Arc::clone(&context), lanes: BTreeMap::new(), quotas, lessons, leaving: BTreeMap::new() };
     let stop = context.tasks.stop_token().clone();
     let mut publish_at: Option<Instant> = None;
     let mut buffer = Vec::with_capacity(512);
@@ -141,8 +145,12 @@ impl Dispatcher {
                 let (_, in_flight) = self.in_pool(&lane);
                 let most = self.quotas.queue_full(&lane, told, in_flight, Instant::now());
                 tracing::info!(%lane, told, in_flight, most, "the provider's queue was full: a ceiling was learned");
+                self.keep(self.quotas.learned_tokens(&lane, Instant::now(), self.context.now()));
             }
-            Message::TooLarge { lane, most } => self.quotas.too_large(&lane, most),
+            Message::TooLarge { lane, most } => {
+                self.quotas.too_large(&lane, most);
+                self.keep(self.quotas.learned_bytes(&lane, self.context.now()));
+            }
             Message::CreatedBefore { lane, ago } => {
                 if let Some(at) = Instant::now().checked_sub(ago) {
                     self.quotas.created(&lane, at);
@@ -176,8 +184,9 @@ impl Dispatcher {
             }
             Message::Ended { lane, load, made_room } => {
                 self.context.budget.give_back(&load.reserve);
-                if made_room {
-                    self.quotas.accepted(&lane, self.in_pool(&lane).1, Instant::now());
+                let in_flight = self.in_pool(&lane).1;
+                if made_room && self.quotas.accepted(&lane, in_flight, Instant::now()) {
+                    self.keep(self.quotas.learned_tokens(&lane, Instant::now(), self.context.now()));
                 }
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.open_batches = lane.open_batches.saturating_sub(1);
@@ -192,6 +201,13 @@ impl Dispatcher {
                     lane.held_back.take_if(|(_, reason)| *reason == HeldBack::InFlightTokens);
                 }
             }
+        }
+    }
+
+    /// Has a lesson written down; whoever writes has ended only when the process does.
+    fn keep(&self, lesson: Option<LearnedCeiling>) {
+        if lesson.is_some_and(|lesson| self.lessons.send(lesson).is_err()) {
+            tracing::debug!("what is learned is not kept any more");
         }
     }
 
@@ -324,7 +340,9 @@ impl Dispatcher {
                 }
                 self.context.budget.reserve(&load.reserve);
                 self.quotas.created(&key, now);
-                self.quotas.taken(&key, bytes);
+                if self.quotas.taken(&key, bytes) {
+                    self.keep(self.quotas.learned_bytes(&key, self.context.now()));
+                }
                 self.context.queued.fetch_sub(u64::try_from(batch.len()).unwrap_or(0), Ordering::Relaxed);
                 run::start_new(&self.context, Arc::clone(&key), batch, load);
             }
@@ -413,3 +431,6 @@ impl Dispatcher {
         self.context.flights.publish(self.waiting());
     }
 }
+
+#[cfg(test)]
+mod tests;

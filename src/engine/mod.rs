@@ -11,6 +11,7 @@ mod accounts;
 mod bisect;
 mod budget;
 pub mod callbacks;
+mod ceilings;
 mod charge;
 mod collect;
 mod context;
@@ -145,11 +146,14 @@ impl Engine {
             lanes: parking_lot::RwLock::new(Vec::new()),
             callbacks: Callbacks::new(config),
         });
-        let found = recover::recover(&context).await?;
+        let quotas = ceilings::load(&context).await?;
+        let found = recover::recover(&context, &quotas).await?;
         if found.queued + found.batches > 0 {
             tracing::info!(queued = found.queued, batches = found.batches, "going on with what an earlier run left");
         }
-        context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages));
+        let (lessons, learned) = mpsc::unbounded_channel();
+        context.tasks.spawn("ceilings", ceilings::keep(Arc::clone(&context), learned));
+        context.tasks.spawn("dispatcher", dispatch::run(Arc::clone(&context), messages, quotas, lessons));
         context.tasks.spawn("budget", budget::run(Arc::clone(&context)));
         context.tasks.spawn("deadlines", watchdog::run(Arc::clone(&context), entered));
         context.tasks.spawn("callbacks", callbacks::run(Arc::clone(&context)));

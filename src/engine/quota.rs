@@ -1,8 +1,7 @@
 //! How much a provider takes: what its refusals taught, over what is configured. Pure: time is a parameter.
 //!
 //! Prompt tokens in its queue are counted for each credential and model, batches per hour and the size of a file for each
-//! credential (providers.md, section 1.8). In memory only: after a restart one more refusal teaches the same. Owned by
-//! `dispatch`.
+//! credential (providers.md, section 1.8). Owned by `dispatch`; what was learned is kept in the store by `ceilings`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::domain::clock::Micros;
 use crate::domain::lane::{Fingerprint, LaneKey};
+use crate::store::{LearnedCeiling, Limited};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Halving ends here: a full queue that others fill must not shrink our batches to nothing.
@@ -67,6 +68,41 @@ pub(crate) fn told_limit(message: &str) -> Option<u64> {
 }
 
 impl Quotas {
+    /// What earlier runs learned; `now` and `at` are the same moment.
+    pub(crate) fn restored(learned: Vec<LearnedCeiling>, now: Instant, at: Micros) -> Self {
+        let mut quotas = Self::default();
+        for one in learned {
+            let provider: Arc<str> = one.provider.into();
+            match one.limited {
+                Limited::Tokens(model) => {
+                    // A clock that began later than that counts from its beginning.
+                    let since = now.checked_sub(at.since(one.at)).unwrap_or(now);
+                    let ceiling = Ceiling { most: one.most, told: one.told, since };
+                    quotas.tokens.insert((provider, one.account, model.into()), ceiling);
+                }
+                Limited::FileBytes => {
+                    quotas.bytes.insert((provider, one.account), one.most);
+                }
+            }
+        }
+        quotas
+    }
+
+    /// What is to be kept of the lane's queue; none: nothing was learned.
+    pub(crate) fn learned_tokens(&self, lane: &LaneKey, now: Instant, at: Micros) -> Option<LearnedCeiling> {
+        let ceiling = self.tokens.get(&pool(lane))?;
+        let ago = i64::try_from(now.saturating_duration_since(ceiling.since).as_micros()).unwrap_or(i64::MAX);
+        let limited = Limited::Tokens(lane.model.to_string());
+        let at = Micros(at.0.saturating_sub(ago));
+        Some(LearnedCeiling { most: ceiling.most, told: ceiling.told, ..ceiling_of(lane, limited, at) })
+    }
+
+    /// What is to be kept of the size of the credential's files; none: nothing was learned.
+    pub(crate) fn learned_bytes(&self, lane: &LaneKey, at: Micros) -> Option<LearnedCeiling> {
+        let most = *self.bytes.get(&account(lane))?;
+        Some(LearnedCeiling { most, ..ceiling_of(lane, Limited::FileBytes, at) })
+    }
+
     /// Prompt tokens that may be in the lane's queue; none: nothing was learned.
     pub(crate) fn tokens(&self, lane: &LaneKey) -> Option<u64> {
         self.tokens.get(&pool(lane)).map(|ceiling| ceiling.most)
@@ -89,14 +125,16 @@ impl Quotas {
     }
 
     /// A batch was in the queue to its end, with so many tokens in flight: a ceiling that was nearly reached may be higher.
-    pub(crate) fn accepted(&mut self, lane: &LaneKey, in_flight: u64, now: Instant) {
-        let Some(ceiling) = self.tokens.get_mut(&pool(lane)) else { return };
-        if in_flight < ceiling.most / 2 {
-            return;
-        }
+    /// Whether it is now.
+    pub(crate) fn accepted(&mut self, lane: &LaneKey, in_flight: u64, now: Instant) -> bool {
+        let Some(ceiling) = self.tokens.get_mut(&pool(lane)).filter(|ceiling| in_flight >= ceiling.most / 2) else {
+            return false;
+        };
+        let before = ceiling.most;
         let bound = ceiling.told.filter(|_| now.saturating_duration_since(ceiling.since) < TOLD_FOR);
         let grown = ceiling.most.saturating_add((ceiling.most / GROWTH).max(1));
         ceiling.most = bound.map_or(grown, |bound| grown.min(bound));
+        ceiling.most != before
     }
 
     /// Bytes that a file of this credential may have; none: nothing was learned.
@@ -110,11 +148,11 @@ impl Quotas {
         *known = (*known).min(most);
     }
 
-    /// A batch of so many bytes was taken.
-    pub(crate) fn taken(&mut self, lane: &LaneKey, bytes: u64) {
-        if let Some(most) = self.bytes.get_mut(&account(lane)).filter(|most| bytes >= **most / 2) {
-            *most = most.saturating_add(*most / GROWTH);
-        }
+    /// A batch of so many bytes was taken. Whether the next ones may be larger for that.
+    pub(crate) fn taken(&mut self, lane: &LaneKey, bytes: u64) -> bool {
+        let Some(most) = self.bytes.get_mut(&account(lane)).filter(|most| bytes >= **most / 2) else { return false };
+        *most = most.saturating_add(*most / GROWTH);
+        true
     }
 
     /// A batch is created now, or was at `at`.
@@ -141,6 +179,10 @@ impl Quotas {
         let at = recent.len().checked_sub(most).and_then(|index| recent.get(index))?;
         Some(*at + HOUR)
     }
+}
+
+fn ceiling_of(lane: &LaneKey, limited: Limited, at: Micros) -> LearnedCeiling {
+    LearnedCeiling { provider: lane.provider.to_string(), account: lane.account, limited, most: 0, told: None, at }
 }
 
 #[cfg(test)]
@@ -190,7 +232,11 @@ mod tests {
         assert_eq!(quotas.tokens(&lane("m")), Some(4_000), "it was not nearly reached");
         quotas.accepted(&lane("m"), 2_000, now);
         assert_eq!(quotas.tokens(&lane("m")), Some(5_000));
-        (0..20).for_each(|_| quotas.accepted(&lane("m"), 10_000, now));
+        assert!(quotas.accepted(&lane("m"), 10_000, now));
+        (0..20).for_each(|_| {
+            quotas.accepted(&lane("m"), 10_000, now);
+        });
+        assert!(!quotas.accepted(&lane("m"), 10_000, now), "there is nothing new to keep");
         assert_eq!(quotas.tokens(&lane("m")), Some(10_000));
         quotas.accepted(&lane("m"), 10_000, now + TOLD_FOR);
         assert_eq!(quotas.tokens(&lane("m")), Some(12_500));
@@ -223,5 +269,25 @@ mod tests {
         assert_eq!(quotas.bytes(&lane("m")), Some(1_000));
         quotas.taken(&lane("m"), 900);
         assert_eq!(quotas.bytes(&lane("m")), Some(1_250));
+    }
+
+    #[test]
+    fn what_was_learned_is_the_same_after_a_restart() {
+        let (mut quotas, began) = (Quotas::default(), Instant::now());
+        let at = Micros::from_unix_seconds(1_795_420_800);
+        quotas.queue_full(&lane("m"), Some(10_000), 20_000, began);
+        quotas.too_large(&lane("m"), 700);
+        let hours = |count| HOUR * count;
+        let kept = |quotas: &Quotas, after: Duration| {
+            let (now, at) = (began + after, at.plus(after));
+            [quotas.learned_tokens(&lane("m"), now, at), quotas.learned_bytes(&lane("m"), at)].map(Option::unwrap)
+        };
+        let learned = kept(&quotas, hours(20));
+        assert_eq!(learned[0].at, at, "when it was refused, not when it was kept");
+        let mut again = Quotas::restored(learned.to_vec(), began + hours(21), at.plus(hours(21)));
+        assert_eq!((again.tokens(&lane("m")), again.bytes(&lane("n"))), (Some(10_000), Some(700)));
+        assert!(!again.accepted(&lane("m"), 9_000, began + hours(23)), "what was told counts for a day");
+        assert!(again.accepted(&lane("m"), 9_000, began + hours(24)));
+        assert_eq!(again.learned_tokens(&lane("n"), began, at), None);
     }
 }

@@ -10,6 +10,7 @@ use crate::engine::context::Context;
 use crate::engine::dispatch::Message;
 use crate::engine::flight;
 use crate::engine::live;
+use crate::engine::quota::Quotas;
 use crate::engine::run::{self, Load};
 use crate::engine::settle::queued_of;
 use crate::store::{BatchRecord, RequestOptions, StoreError};
@@ -25,7 +26,7 @@ pub(crate) struct Found {
 }
 
 /// Reads the store and starts what has to go on. Runs before the listeners answer.
-pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError> {
+pub(crate) async fn recover(context: &Arc<Context>, quotas: &Quotas) -> Result<Found, StoreError> {
     context.accounts.load(&context.store).await?;
     context.learned.load(&context.store).await?;
     context.flights.load(&context.store).await?;
@@ -36,7 +37,7 @@ pub(crate) async fn recover(context: &Arc<Context>) -> Result<Found, StoreError>
         let batches = context.store.batches(true, after, PAGE).await?;
         for batch in &batches {
             found.batches += 1;
-            let load = load_of(context, batch).await?;
+            let load = load_of(context, quotas, batch).await?;
             run::resume(context, Arc::clone(&batch.lane), batch.id, load);
         }
         after = batches.last().map(|batch| batch.id);
@@ -99,10 +100,11 @@ async fn created_lately(context: &Context) -> Result<(), StoreError> {
     }
 }
 
-/// What a batch takes of the provider's queue and of the budget; counted only where there is a limit to keep.
-async fn load_of(context: &Context, batch: &BatchRecord) -> Result<Load, StoreError> {
-    let limited =
-        context.provider(&batch.lane).is_some_and(|provider| provider.capability().in_flight_tokens.is_some());
+/// What a batch takes of the provider's queue and of the budget; counted only where there is a limit to keep, known or
+/// learned.
+async fn load_of(context: &Context, quotas: &Quotas, batch: &BatchRecord) -> Result<Load, StoreError> {
+    let limited = quotas.tokens(&batch.lane).is_some()
+        || context.provider(&batch.lane).is_some_and(|provider| provider.capability().in_flight_tokens.is_some());
     if !limited && !context.budget.is_kept() {
         return Ok(Load::default());
     }

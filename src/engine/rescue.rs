@@ -4,7 +4,7 @@
 //! again, and goes from there to live calls because no batch would make it. When the end does not come in time, the lines
 //! are bought although the batch still runs; what it answers after that is paid for twice, and counted as waste.
 //!
-//! Called by `poll` and `submit`, in the task that owns the batch.
+//! Called by `poll`, `submit` and `collect`, in the task that owns the batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,11 @@ impl Rescue {
         Self { schedule, cancelled: false, bought: false }
     }
 
+    /// Of a batch that has ended, and whose results are waited for: there is nothing to cancel.
+    pub(crate) fn of_ended(batch: &BatchRecord) -> Self {
+        Self { cancelled: true, ..Self::of(batch) }
+    }
+
     /// Does what is due for a batch that runs. A call that fails is made again at the next look.
     pub(crate) async fn act(&mut self, context: &Arc<Context>, batch: &BatchRecord) -> Result<(), StepError> {
         let Some(schedule) = self.schedule else { return Ok(()) };
@@ -49,7 +54,7 @@ impl Rescue {
             let handed = hand_over(context, batch).await?;
             self.bought = true;
             if handed > 0 {
-                tracing::warn!(batch = %batch.id, handed, "the batch's end comes too late for its deadline: its lines are bought live");
+                tracing::warn!(batch = %batch.id, handed, "the batch's results come too late for its deadline: its lines are bought live");
             }
         }
         Ok(())

@@ -187,14 +187,25 @@ pub(crate) async fn wait_after(
     error: &crate::upstream::provider::ProviderError,
     attempt: u32,
 ) -> Result<(), StepError> {
-    let grown = backoff(attempt, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64());
-    let wait = error.retry_after().map_or(grown, |asked| asked.clamp(grown, Duration::from_secs(600)));
-    context.telemetry.provider_error(operation, error, Some(wait));
+    let wait = pause_after(context, operation, error, attempt);
     if context.sleep(wait).await && context.sleep(retry_turn(context, lane)).await {
         Ok(())
     } else {
         Err(StepError::Stopping)
     }
+}
+
+/// As long as the provider asked, or a growing delay; logs and counts the error.
+pub(crate) fn pause_after(
+    context: &Context,
+    operation: &'static str,
+    error: &crate::upstream::provider::ProviderError,
+    attempt: u32,
+) -> Duration {
+    let grown = backoff(attempt, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64());
+    let wait = error.retry_after().map_or(grown, |asked| asked.clamp(grown, Duration::from_secs(600)));
+    context.telemetry.provider_error(operation, error, Some(wait));
+    wait
 }
 
 /// How long a retry waits for the others of its provider.

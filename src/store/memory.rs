@@ -25,9 +25,9 @@ use crate::store::memory::book::Book;
 use crate::store::memory::callbacks::Callbacks;
 use crate::store::rules::{self, BatchProgress};
 use crate::store::{
-    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedDurations, ListFilter,
-    LiveCall, NewBatch, NewCallback, NewRequest, ProviderBatch, RequestOptions, RequestRecord, Store, StoreError,
-    StoreFuture, StoreStats, StoredResult,
+    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedCeiling,
+    LearnedDurations, Limited, ListFilter, LiveCall, NewBatch, NewCallback, NewRequest, ProviderBatch, RequestOptions,
+    RequestRecord, Store, StoreError, StoreFuture, StoreStats, StoredResult,
 };
 
 /// A store in memory.
@@ -44,6 +44,7 @@ struct State {
     batches: BTreeMap<i64, StoredBatch>,
     accounts: BTreeMap<(Fingerprint, String), Account>,
     durations: BTreeMap<(String, Fingerprint, String, u32), LearnedDurations>,
+    ceilings: BTreeMap<(String, Fingerprint, Limited), LearnedCeiling>,
     flights: BTreeMap<Fingerprint, FlightRecord>,
     book: Book,
     callbacks: Callbacks,
@@ -147,6 +148,19 @@ impl Store for MemoryStore {
 
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
         self.run(|state| Ok(state.durations.values().cloned().collect()))
+    }
+
+    fn keep_ceiling(&self, learned: LearnedCeiling, forget: Micros) -> StoreFuture<'_, ()> {
+        self.run(move |state| {
+            state.ceilings.retain(|_, kept| kept.at >= forget);
+            let of = (learned.provider.clone(), learned.account, learned.limited.clone());
+            state.ceilings.insert(of, learned);
+            Ok(())
+        })
+    }
+
+    fn ceilings(&self) -> StoreFuture<'_, Vec<LearnedCeiling>> {
+        self.run(|state| Ok(state.ceilings.values().cloned().collect()))
     }
 
     fn keep_flight(&self, flight: FlightRecord, forget: Micros) -> StoreFuture<'_, ()> {

@@ -39,7 +39,7 @@ use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCal
 pub use crate::store::callbacks::{Callback, CallbackAttempt, CallbackState, CallbackUpdate, NewCallback};
 pub use crate::store::observer::{CommitObserver, SharedObserver, no_observer};
 pub use crate::store::open::{in_memory, open};
-pub use crate::store::services::{LearnedDurations, LiveCall, RequestOptions};
+pub use crate::store::services::{LearnedCeiling, LearnedDurations, Limited, LiveCall, RequestOptions};
 
 /// What a store method returns.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -334,6 +334,13 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// All that is known of how long batches take.
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>>;
+
+    /// Keeps what a refusal taught of a limit, in place of what was kept of the same before, and drops what was learned
+    /// before `forget`.
+    fn keep_ceiling(&self, learned: LearnedCeiling, forget: Micros) -> StoreFuture<'_, ()>;
+
+    /// All kept ceilings.
+    fn ceilings(&self) -> StoreFuture<'_, Vec<LearnedCeiling>>;
 
     /// Keeps a test flight, in place of what was kept of its template before, and drops those that were decided before
     /// `forget`.

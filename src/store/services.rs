@@ -1,4 +1,5 @@
-//! What the store keeps for the choice between services: a request's wishes, its live call, and how long batches take.
+//! What the store keeps for the choice between services: a request's wishes, its live call, how long batches take, and how
+//! much of them a provider takes.
 
 use crate::domain::clock::Micros;
 use crate::domain::lane::Fingerprint;
@@ -105,6 +106,32 @@ pub struct LearnedDurations {
     pub at: Micros,
     /// Milliseconds, oldest first.
     pub recent_ms: Vec<u32>,
+}
+
+/// How much a provider takes of one credential, as its refusals taught.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearnedCeiling {
+    /// Provider name.
+    pub provider: String,
+    /// Credential.
+    pub account: Fingerprint,
+    /// What is limited.
+    pub limited: Limited,
+    /// So much is tried at most.
+    pub most: u64,
+    /// The provider's own number, where it named one.
+    pub told: Option<u64>,
+    /// When it was refused.
+    pub at: Micros,
+}
+
+/// What a learned ceiling is a limit of. In the order of their numbers on disk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limited {
+    /// Prompt tokens in the queue of this model.
+    Tokens(String),
+    /// Bytes of an input file, whatever its model.
+    FileBytes,
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ static SET_LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new
 pub fn init(json: bool, level: &str) -> Result<(), LoggingError> {
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(std::io::stderr).with_target(false);
+    // A line that cannot be written (the disk is full) would be complained about on the same stream, and that panics.
+    let builder = builder.log_internal_errors(false);
     // The type of the handle differs with the format.
     let (started, set_level): (_, Box<dyn Fn(EnvFilter) + Send + Sync>) = if json {
         let builder = builder.json().flatten_event(true).with_filter_reloading();

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use nightbus::domain::clock::Micros;
 use nightbus::domain::ids::RequestId;
-use nightbus::domain::lane::{Endpoint, Fingerprint, LaneKey};
+use nightbus::domain::lane::{Fingerprint, LaneKey};
 use nightbus::domain::service::{Fallback, Service};
 use nightbus::engine::deadline::deadline_class;
 use nightbus::engine::orphans::Attachment;
 use nightbus::engine::waiters::Waiter;
-use nightbus::engine::{CancelOutcome, Engine};
-use nightbus::store::{Account, NewRequest, RequestOptions};
+use nightbus::engine::{ABANDONED, CancelOutcome, Engine};
+use nightbus::store::{Account, NewRequest, RequestOptions, RequestRecord};
 
 use crate::world::{Asked, BEGIN, End, MINUTE, SECOND, World};
 
@@ -31,6 +31,8 @@ pub(crate) struct Caller {
     /// It leaves after so long, and is away for the second time.
     leaves: Option<(Duration, Duration)>,
     withdraws_after: Option<Duration>,
+    /// Its `Idempotency-Key`. Callers with the same one send the same body.
+    key: Option<u8>,
     /// How many requests it made.
     attempts: u32,
     over: bool,
@@ -59,6 +61,7 @@ impl Caller {
                 held: rng.bool(),
                 leaves: (rng.f64() < 0.3).then(|| (SECOND * rng.u32(1..600), SECOND * rng.u32(1..1_500))),
                 withdraws_after: (rng.f64() < 0.15).then(|| SECOND * rng.u32(0..30)),
+                key: (rng.f64() < 0.3).then(|| rng.u8(0..3)),
                 attempts: 0,
                 over: false,
             }
@@ -76,6 +79,7 @@ impl Caller {
             held: true,
             leaves: None,
             withdraws_after: None,
+            key: None,
             attempts: 0,
             over: false,
         }
@@ -87,8 +91,12 @@ impl Caller {
 
     fn body_hash(&self) -> Fingerprint {
         let mut bytes = [7; 16];
-        bytes[0] = u8::try_from(self.number).expect("few");
+        bytes[0] = self.key.map_or_else(|| u8::try_from(self.number).expect("few"), |key| 200 + key);
         Fingerprint(bytes)
+    }
+
+    fn key_hash(&self) -> Option<Fingerprint> {
+        self.key.map(|key| Fingerprint([100 + key; 16]))
     }
 }
 
@@ -154,6 +162,16 @@ impl Visit {
         let plan = self.plan();
         let mut attempt = plan.attempts;
         loop {
+            if let Some(key) = plan.key_hash() {
+                match self.find_by_key(&plan, key, attempt).await {
+                    Some(found) => return found,
+                    None => {
+                        attempt = self.caller.lock().attempts;
+                        tokio::time::sleep(SECOND * 5).await;
+                        continue;
+                    }
+                }
+            }
             let mine = self.world.with(|state| state.asked.get(&nonce(plan.number, attempt)).cloned());
             if plan.held {
                 if let Some(found) = self.engine.orphans().adopt(plan.body_hash(), 1) {
@@ -166,11 +184,36 @@ impl Visit {
             }
             attempt += 1;
             self.caller.lock().attempts = attempt;
-            if let Some(accepted) = self.accept(&plan, nonce(plan.number, attempt)).await {
+            let id = self.engine.new_request_id();
+            if let Some(accepted) = self.accept(&plan, id, nonce(plan.number, attempt)).await {
                 return accepted;
             }
             tokio::time::sleep(SECOND * 5).await;
         }
+    }
+
+    /// As intake finds the request of an `Idempotency-Key`; none: the store failed.
+    async fn find_by_key(
+        &self,
+        plan: &Caller,
+        key: Fingerprint,
+        attempt: u32,
+    ) -> Option<(RequestId, Option<Attachment>)> {
+        let id = self.engine.new_request_id();
+        let join = |id| (id, plan.held.then(|| self.engine.orphans().join(id)));
+        let reservation = match self.engine.keys().reserve(key, id, plan.body_hash()) {
+            Ok(reservation) => reservation,
+            Err((holder, _)) => return Some(join(holder)),
+        };
+        let stored = self.engine.store().find_idempotent(key).await.ok()?;
+        if let Some(record) = stored.filter(|record| !was_abandoned(record)) {
+            self.world.note(&format!("caller {} has {} by its key", plan.number, self.world.name(&record.request.id)));
+            return Some(join(record.request.id));
+        }
+        self.caller.lock().attempts = attempt + 1;
+        let accepted = self.accept(plan, id, nonce(plan.number, attempt + 1)).await;
+        drop(reservation);
+        accepted
     }
 
     fn is_mine(&self, id: RequestId) {
@@ -183,13 +226,13 @@ impl Visit {
     }
 
     /// As intake does it: durable first, then queued.
-    async fn accept(&self, plan: &Caller, nonce: String) -> Option<(RequestId, Option<Attachment>)> {
-        let account = Account { fingerprint: ACCOUNT, provider: "openai".to_owned(), headers: Vec::new() };
+    async fn accept(&self, plan: &Caller, id: RequestId, nonce: String) -> Option<(RequestId, Option<Attachment>)> {
+        let (provider, endpoint) = self.world.with(|state| state.wire);
+        let account = Account { fingerprint: ACCOUNT, provider: provider.to_owned(), headers: Vec::new() };
         if self.engine.keep_account(account).await.is_err() {
             return None;
         }
         let now = self.engine.clock().now();
-        let id = self.engine.new_request_id();
         let body = Bytes::from(format!("{{\"model\":\"m{}\",\"nonce\":\"{nonce}\"}}", plan.model));
         let deadline_at = plan.deadline.map(|deadline| now.plus(deadline));
         let has_fallback = !plan.fallback.is_empty();
@@ -198,9 +241,9 @@ impl Visit {
             id,
             caller: Fingerprint([1; 16]),
             lane: Arc::new(LaneKey {
-                provider: "openai".into(),
+                provider: provider.into(),
                 account: ACCOUNT,
-                endpoint: Endpoint::ChatCompletions,
+                endpoint,
                 model: format!("m{}", plan.model).into(),
                 deadline_class: deadline_at.map_or(0, |at| deadline_class(at, now, has_fallback)),
             }),
@@ -210,7 +253,7 @@ impl Visit {
             deadline_at,
             options: RequestOptions::default().with(hold).with_fallback(plan.fallback),
             body_hash: plan.body_hash(),
-            idempotency: None,
+            idempotency: plan.key_hash(),
             body_len: u32::try_from(body.len()).expect("small"),
             template: None,
             most_output: None,
@@ -218,13 +261,16 @@ impl Visit {
         let asked = Asked {
             id,
             caller: plan.number,
+            key: plan.key,
             deadline: deadline_at,
             may_fall_back: has_fallback,
             accepted: false,
             withdrawn: false,
         };
         self.world.with(|state| state.asked.insert(nonce.clone(), asked));
-        let attachment = plan.held.then(|| self.engine.orphans().attach_new(id, plan.body_hash(), 0));
+        let attachment = plan
+            .held
+            .then(|| self.engine.orphans().attach_new(id, plan.key_hash().unwrap_or_else(|| plan.body_hash()), 0));
         if self.engine.store().accept(request.clone(), body).await.is_err() {
             self.engine.refused(id, "no space");
             return None;
@@ -246,7 +292,9 @@ impl Visit {
         let heard = End { state: answer.state, summary: answer.summary.clone(), body: answer.body.clone() };
         let recorded = self.world.with(|state| state.ended.get(&id).cloned());
         self.world.note(&format!("{name} is answered: {} {}", heard.state, heard.summary.status_code));
-        if recorded.as_ref() != Some(&heard) {
+        // Whoever joined a request that the store then refused is told so.
+        let refused = heard.summary.error.as_ref().is_some_and(|(code, _)| code == "store_unavailable");
+        if recorded.as_ref() != Some(&heard) && !(refused && recorded.is_none()) {
             self.world.broke(format!("{name} was told {heard:?}, and recorded is {recorded:?}"));
         }
         true
@@ -264,6 +312,12 @@ impl Visit {
         }
         withdrawn
     }
+}
+
+/// It was dropped because nobody waited for it: its key is free again.
+fn was_abandoned(record: &RequestRecord) -> bool {
+    let error = record.outcome.as_ref().and_then(|outcome| outcome.error.as_ref());
+    error.is_some_and(|(code, _)| code == ABANDONED)
 }
 
 fn nonce(caller: usize, attempt: u32) -> String {

@@ -1,10 +1,12 @@
 //! What must hold when all is done, from the provider's own books.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use nightbus::domain::ids::{BatchId, RequestId};
 use nightbus::domain::request::RequestState;
+use nightbus::engine::ABANDONED;
 use nightbus::store::{SharedStore, StoreFuture};
 
 use crate::provider::billed;
@@ -46,6 +48,7 @@ pub(crate) fn check(world: &World, store: &SharedStore) -> usize {
     if seen.len() < stamps.len() {
         world.broke("a batch was created twice".to_owned());
     }
+    one_for_each_key(world, store);
     let mut executions = 0;
     for (nonce, asked) in requests(world) {
         let lines = billed.get(&nonce).cloned().unwrap_or_default();
@@ -53,6 +56,21 @@ pub(crate) fn check(world: &World, store: &SharedStore) -> usize {
         executions += check_request(world, store, &nonce, &asked, &lines);
     }
     executions
+}
+
+/// An `Idempotency-Key` has one request, unless that one was dropped because nobody waited for it.
+fn one_for_each_key(world: &World, store: &SharedStore) {
+    let mut keyed: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for (nonce, asked) in requests(world) {
+        let Some((key, record)) = asked.key.zip(now(store.request(asked.id))) else { continue };
+        let error = record.outcome.and_then(|outcome| outcome.error);
+        if error.is_none_or(|(code, _)| code != ABANDONED) {
+            keyed.entry(key).or_default().push(nonce);
+        }
+    }
+    for (key, requests) in keyed.into_iter().filter(|(_, requests)| requests.len() > 1) {
+        world.broke(format!("the key {key} has several requests: {}", requests.join(", ")));
+    }
 }
 
 fn check_request(world: &World, store: &SharedStore, nonce: &str, asked: &Asked, lines: &[(BatchId, bool)]) -> usize {

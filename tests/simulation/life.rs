@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use nightbus::config::{self, Config, Overrides};
+use nightbus::domain::lane::Endpoint;
 use nightbus::engine::{Engine, EngineParts};
 use nightbus::store::{SharedStore, in_memory};
 use nightbus::tasks::Tasks;
@@ -52,6 +53,8 @@ enum End {
 
 struct Run {
     config: Config,
+    /// The clock is set while processes run, and between them.
+    jumps: bool,
     world: Arc<World>,
     store: Arc<Shaky>,
     provider: Arc<Provider>,
@@ -67,6 +70,9 @@ pub(crate) fn run(seed: u64, config: &Config) -> Outcome {
     let callers = (0..count).map(|number| Caller::draw(&world, number, &mut crowd)).collect();
     let deaths = [0, 0, 1, 1, 2, 4][usize::try_from(world.between(0..6)).expect("small")];
     let jumps = world.happens(0.15);
+    if world.happens(0.35) {
+        world.with(|state| state.wire = ("anthropic", Endpoint::Messages));
+    }
     through(config, &world, callers, deaths, jumps)
 }
 
@@ -77,11 +83,13 @@ pub(crate) fn with(callers: Vec<Caller>, change: impl FnOnce(&mut State)) -> Out
 }
 
 fn through(config: &Config, world: &Arc<World>, callers: Vec<Caller>, deaths: u32, jumps: bool) -> Outcome {
-    let mut capability = Capability::of(&config.providers["openai"], &config.batching);
+    let (name, _) = world.with(|state| state.wire);
+    let mut capability = Capability::of(&config.providers[name], &config.batching);
     capability.max_requests = u32::try_from(world.between(1..12)).expect("small");
     let run = Run {
         config: config.clone(),
         world: Arc::clone(world),
+        jumps,
         store: Arc::new(Shaky { inner: in_memory().expect("random numbers"), world: Arc::clone(world) }),
         provider: Arc::new(Provider { capability, world: Arc::clone(world) }),
         callers: callers.into_iter().map(|caller| Arc::new(Mutex::new(caller))).collect(),
@@ -92,10 +100,7 @@ fn through(config: &Config, world: &Arc<World>, callers: Vec<Caller>, deaths: u3
             break;
         }
         if jumps {
-            world.with(|state| {
-                state.skew = state.rng.i64(-3_600_000_000..3_600_000_000);
-                state.jumped = true;
-            });
+            world.jump();
         }
     }
     let executions = checks::check(world, &run.store.inner);
@@ -135,12 +140,13 @@ impl Run {
 
     async fn process(&self) -> End {
         let tasks = Tasks::new();
+        let (name, _) = self.world.with(|state| state.wire);
         let parts = EngineParts {
             store: Arc::clone(&self.store) as SharedStore,
             clock: Arc::new(Machine(Arc::clone(&self.world))),
             tasks: tasks.clone(),
             telemetry: Telemetry::new(),
-            providers: HashMap::from([("openai".to_owned(), Arc::clone(&self.provider) as Arc<dyn BatchProvider>)]),
+            providers: HashMap::from([(name.to_owned(), Arc::clone(&self.provider) as Arc<dyn BatchProvider>)]),
         };
         let Ok(engine) = Engine::start(&self.config, parts).await else {
             // Whoever supervises it starts it again.
@@ -149,6 +155,14 @@ impl Run {
         for caller in &self.callers {
             let visit = Visit { world: Arc::clone(&self.world), engine: engine.clone(), caller: Arc::clone(caller) };
             drop(tasks.spawn("caller", visit.run()));
+        }
+        if self.jumps {
+            let (world, after) =
+                (Arc::clone(&self.world), SECOND * u32::try_from(self.world.between(1..3_000)).expect("small"));
+            drop(tasks.spawn("clock", async move {
+                tokio::time::sleep(after).await;
+                world.jump();
+            }));
         }
         while self.world.true_now().since(BEGIN) < HORIZON {
             tokio::time::sleep(SECOND * 20).await;

@@ -1,5 +1,6 @@
 //! A provider that does what providers do on bad days. It keeps books of what it executed, and for whom; what became
-//! of a batch is decided when it is created, and depends on true time alone.
+//! of a batch is decided when it is created, and depends on true time alone. It speaks OpenAI's wire (files, metadata, two
+//! result files), or Anthropic's: lines inline, no name on a batch, one result file, errors line by line.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use nightbus::upstream::provider::{
     BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError,
     ProviderFuture, Sought,
 };
+use nightbus::wire::anthropic::line::stamp;
 use nightbus::wire::batch::{BatchFault, BatchObject, BatchStatus};
 use serde_json::json;
 
@@ -69,6 +71,8 @@ pub(crate) struct SimBatch {
     pub(crate) lost_at: Option<Micros>,
     /// Its result files cannot be read.
     pub(crate) files_lost: bool,
+    /// Anthropic's wire.
+    inline: bool,
 }
 
 impl SimBatch {
@@ -95,6 +99,19 @@ impl SimBatch {
         let count =
             |wanted: bool| self.lines.iter().filter(|line| (self.bills(line) == wanted) && self.shows(line)).count();
         let (good, bad) = (count(true), count(false));
+        if self.inline {
+            let named = over && now >= self.files_at;
+            return BatchObject {
+                id: format!("batch_{at}"),
+                status,
+                status_text: format!("{status:?}"),
+                output_file_id: named.then(|| format!("{at}-results")),
+                total: Some(u32::try_from(self.lines.len()).expect("few")),
+                results_pending: over && !named,
+                created_at: Some(self.created_at.unix_seconds()),
+                ..BatchObject::default()
+            };
+        }
         BatchObject {
             id: format!("batch_{at}"),
             status,
@@ -111,7 +128,9 @@ impl SimBatch {
 
     /// Whether a file has the line: those that did not run are named or left out.
     fn shows(&self, line: &Line) -> bool {
-        self.runs(line) || line.outcome != Outcome::Missing && line.runs_at.0 % 2 == 0
+        self.inline && line.outcome != Outcome::Missing
+            || self.runs(line)
+            || line.outcome != Outcome::Missing && line.runs_at.0 % 2 == 0
     }
 }
 
@@ -198,6 +217,7 @@ impl Provider {
             files_at: Micros(0),
             lost_at: None,
             files_lost: false,
+            inline: self.capability.inline,
         };
         for (custom_id, nonce) in lines {
             let share = world.with(|state| state.rng.f64());
@@ -242,6 +262,8 @@ impl Provider {
             }
             5 => batch.lost_at = Some(batch.created_at.plus(takes / 2)),
             6 => batch.files_lost = true,
+            // Its lines are not looked at before they run.
+            _ if batch.inline => {}
             validation => {
                 batch.end = BatchStatus::Failed;
                 batch.ends_at = batch.created_at.plus(SECOND * 5);
@@ -276,8 +298,8 @@ impl Provider {
         let mut lines: Vec<String> = batch
             .lines
             .iter()
-            .filter(|line| batch.shows(line) && batch.bills(line) == wants_output)
-            .map(|line| result_line(batch, line))
+            .filter(|line| batch.shows(line) && (batch.inline || batch.bills(line) == wants_output))
+            .map(|line| if batch.inline { result_of_message(batch, line) } else { result_line(batch, line) })
             .collect();
         world.with(|state| state.rng.shuffle(&mut lines));
         let end = if world.happens(0.2) { "\r\n" } else { "\n" };
@@ -322,6 +344,45 @@ fn result_line(batch: &SimBatch, line: &Line) -> String {
     }
 }
 
+/// The same in Anthropic's words.
+fn result_of_message(batch: &SimBatch, line: &Line) -> String {
+    let of = |result: serde_json::Value| json!({"custom_id": line.custom_id, "result": result}).to_string();
+    let error =
+        |kind: &str| json!({"type": "errored", "error": {"type": "error", "error": {"type": kind, "message": ""}}});
+    let message = || {
+        let usage = json!({"input_tokens": 9, "output_tokens": 3, "service_tier": "batch"});
+        json!({"type": "succeeded", "message": {"type": "message", "nonce": line.nonce, "usage": usage}})
+    };
+    if line.runs_at > batch.ends_at {
+        return of(json!({"type": if batch.end == BatchStatus::Cancelled { "canceled" } else { "expired" }}));
+    }
+    match line.outcome {
+        Outcome::Answered => of(message()),
+        Outcome::Damaged => {
+            let mut whole = of(message());
+            whole.truncate(whole.len() - 40);
+            whole
+        }
+        Outcome::Refused => of(error("invalid_request_error")),
+        Outcome::Failed => of(error("overloaded_error")),
+        Outcome::NotRun | Outcome::Missing => of(json!({"type": "expired"})),
+    }
+}
+
+/// The lines of a file, or of the call that creates a batch.
+fn lines_in(content: &[u8], inline: bool) -> Vec<(String, String)> {
+    let of = |line: &serde_json::Value, body: &str| {
+        let text = |value: &serde_json::Value| value.as_str().expect("each has one").to_owned();
+        (text(&line["custom_id"]), text(&line[body]["nonce"]))
+    };
+    if inline {
+        let call: serde_json::Value = serde_json::from_slice(content).expect("JSON");
+        return call["requests"].as_array().expect("a list").iter().map(|line| of(line, "params")).collect();
+    }
+    let text = std::str::from_utf8(content).expect("text");
+    text.lines().map(|line| of(&serde_json::from_str(line).expect("JSON"), "body")).collect()
+}
+
 /// In pieces of a few bytes; broken off after some of them.
 fn body(text: &str, piece: usize, cut_after: Option<usize>) -> Body {
     let mut frames: Vec<Result<Frame<Bytes>, BoxError>> =
@@ -338,6 +399,37 @@ fn nonce_in(body: &[u8]) -> String {
     call["nonce"].as_str().expect("each has one").to_owned()
 }
 
+impl Provider {
+    /// As `AnthropicProvider` looks: by time and by count, and told by the first line of the results.
+    fn found_by_results(&self, sought: &Sought, now: Micros) -> Result<Option<BatchObject>, ProviderError> {
+        let oldest = sought.since.0 - 3_600_000_000;
+        let (mut undecided, mut found) = (false, None);
+        self.world.with(|state| {
+            for (at, batch) in state.provider.batches.iter().enumerate() {
+                let object = batch.object(at, now);
+                let count = u32::try_from(batch.lines.len()).expect("few");
+                let may_be = batch.created_at.0 >= oldest
+                    && sought.lines.contains(&count)
+                    && !sought.others.contains(&object.id);
+                if batch.listed_at > now || !may_be {
+                    continue;
+                }
+                if object.status == BatchStatus::Running || object.results_pending {
+                    undecided = true;
+                } else if batch.lines.iter().any(|line| line.custom_id.ends_with(&stamp(sought.id))) {
+                    found = Some(object);
+                }
+            }
+        });
+        self.world.note(&format!("looked up: {:?}, undecided: {undecided}", found.as_ref().map(|found| &found.id)));
+        if found.is_none() && undecided {
+            let cause = "a batch that may be ours cannot be told yet".to_owned();
+            return Err(ProviderError::Unreadable { operation: "look-up", cause });
+        }
+        Ok(found)
+    }
+}
+
 impl BatchProvider for Provider {
     fn capability(&self) -> &Capability {
         &self.capability
@@ -352,15 +444,7 @@ impl BatchProvider for Provider {
             if content.len() as u64 != file.length {
                 self.world.broke(format!("a file of {} bytes was announced as {}", content.len(), file.length));
             }
-            let lines = String::from_utf8(content.to_vec())
-                .expect("text")
-                .lines()
-                .map(|line| {
-                    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-                    let id = line["custom_id"].as_str().expect("named").to_owned();
-                    (id, line["body"]["nonce"].as_str().expect("each has one").to_owned())
-                })
-                .collect();
+            let lines = lines_in(&content, false);
             let at = self.world.with(|state| {
                 state.provider.files.push(lines);
                 state.provider.files.len() - 1
@@ -390,9 +474,20 @@ impl BatchProvider for Provider {
             if refuses {
                 return Err(refused("create", 400, "no_batch_for_model"));
             }
-            let BatchInput::Uploaded(file) = create.input else { panic!("it takes files") };
-            let at: usize = file.strip_prefix("file-").and_then(|at| at.parse().ok()).expect("one of ours");
-            let lines = self.world.with(|state| state.provider.files[at].clone());
+            let lines = match create.input {
+                BatchInput::Uploaded(file) => {
+                    let at: usize = file.strip_prefix("file-").and_then(|at| at.parse().ok()).expect("one of ours");
+                    self.world.with(|state| state.provider.files[at].clone())
+                }
+                BatchInput::Inline { length, content } => {
+                    let Ok(content) = content.collect().await else { return Err(no_answer("create", true)) };
+                    let content = content.to_bytes();
+                    if content.len() as u64 != length {
+                        self.world.broke(format!("a call of {} bytes was announced as {length}", content.len()));
+                    }
+                    lines_in(&content, true)
+                }
+            };
             // The connection may be cut long before the gateway acts on what it has read.
             let late = self.world.provider_fails(0.5);
             let delay = if late { Duration::from_millis(self.world.between(1..15_000)) } else { Duration::ZERO };
@@ -419,6 +514,9 @@ impl BatchProvider for Provider {
             self.travels().await;
             self.fails_before("look-up")?;
             let now = self.world.true_now();
+            if self.capability.inline {
+                return self.found_by_results(sought, now);
+            }
             let found = self.world.with(|state| {
                 let mut batches = state.provider.batches.iter().enumerate();
                 let (at, batch) = batches.find(|(_, batch)| batch.stamp == sought.id && batch.listed_at <= now)?;

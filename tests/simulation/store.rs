@@ -10,9 +10,9 @@ use nightbus::domain::lane::Fingerprint;
 use nightbus::store::flights::FlightRecord;
 use nightbus::store::ledger::{Dimension, LedgerReport, LedgerRow, PassedCalls};
 use nightbus::store::{
-    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedDurations, ListFilter,
-    LiveCall, NewBatch, NewCallback, NewRequest, RequestRecord, SharedStore, Store, StoreError, StoreFuture,
-    StoreStats, StoredResult,
+    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedCeiling,
+    LearnedDurations, ListFilter, LiveCall, NewBatch, NewCallback, NewRequest, RequestRecord, SharedStore, Store,
+    StoreError, StoreFuture, StoreStats, StoredResult,
 };
 
 use crate::world::{End, World};
@@ -139,6 +139,14 @@ impl Store for Shaky {
 
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
         self.read(self.inner.durations())
+    }
+
+    fn keep_ceiling(&self, learned: LearnedCeiling, forget: Micros) -> StoreFuture<'_, ()> {
+        self.run(format!("ceiling {}", learned.most), self.inner.keep_ceiling(learned, forget))
+    }
+
+    fn ceilings(&self) -> StoreFuture<'_, Vec<LearnedCeiling>> {
+        self.read(self.inner.ceilings())
     }
 
     fn add_callback(&self, callback: NewCallback) -> StoreFuture<'_, ()> {

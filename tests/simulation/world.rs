@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nightbus::domain::clock::{Clock, Micros};
 use nightbus::domain::ids::{BatchId, RequestId};
+use nightbus::domain::lane::Endpoint;
 use nightbus::store::OutcomeSummary;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -42,6 +43,8 @@ pub(crate) struct LiveExecution {
 pub(crate) struct Asked {
     pub(crate) id: RequestId,
     pub(crate) caller: usize,
+    /// Its `Idempotency-Key`.
+    pub(crate) key: Option<u8>,
     pub(crate) deadline: Option<Micros>,
     pub(crate) may_fall_back: bool,
     /// The caller was told that it is accepted.
@@ -67,6 +70,8 @@ pub(crate) struct State {
     /// The machine's clock against true time, in microseconds.
     pub(crate) skew: i64,
     pub(crate) jumped: bool,
+    /// The provider's name and the endpoint that all callers call.
+    pub(crate) wire: (&'static str, Endpoint),
     pub(crate) life: u32,
     steps: u32,
     crash_at: Option<u32>,
@@ -110,6 +115,7 @@ impl World {
             now: BEGIN,
             skew: 0,
             jumped: false,
+            wire: ("openai", Endpoint::ChatCompletions),
             life: 0,
             steps: 0,
             crash_at: None,
@@ -207,6 +213,15 @@ impl World {
         if milliseconds > 0 {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         }
+    }
+
+    /// The machine's clock is set.
+    pub(crate) fn jump(&self) {
+        self.with(|state| {
+            state.skew = state.rng.i64(-3_600_000_000..3_600_000_000);
+            state.jumped = true;
+        });
+        self.note("the clock jumps");
     }
 
     pub(crate) fn note(&self, what: &str) {

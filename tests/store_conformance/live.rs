@@ -5,7 +5,7 @@ use nightbus::domain::lane::{Endpoint, Fingerprint};
 use nightbus::domain::request::RequestState;
 use nightbus::domain::service::Service;
 use nightbus::store::flights::{FlightRecord, FlightState};
-use nightbus::store::{LearnedDurations, LiveCall};
+use nightbus::store::{LearnedCeiling, LearnedDurations, Limited, LiveCall};
 
 use super::{at, bench, finish};
 
@@ -86,4 +86,25 @@ pub(super) async fn durations_are_kept_and_replaced(kind: StoreKind) {
         bench.store.keep_durations(one).await.unwrap();
     }
     assert_eq!(bench.store.durations().await.unwrap(), [learned(1, 2, &[]), learned(2, 3, &[7, u32::MAX])]);
+}
+
+pub(super) async fn ceilings_are_kept_replaced_and_forgotten(kind: StoreKind) {
+    let bench = bench(kind);
+    let learned = |limited, most, seconds| LearnedCeiling {
+        provider: "openai".to_owned(),
+        account: Fingerprint([3; 16]),
+        limited,
+        most,
+        told: (most > 5).then_some(most + 1),
+        at: at(seconds),
+    };
+    let (tokens, file) = (|model: &str| Limited::Tokens(model.to_owned()), Limited::FileBytes);
+    for one in [learned(file.clone(), 7, 2), learned(tokens("n"), 4, 1), learned(tokens(""), 9, 2)] {
+        bench.store.keep_ceiling(one, at(0)).await.unwrap();
+    }
+    let all = [learned(tokens(""), 9, 2), learned(tokens("n"), 4, 1), learned(file.clone(), 7, 2)];
+    assert_eq!(bench.store.ceilings().await.unwrap(), all);
+    bench.store.keep_ceiling(learned(file.clone(), 3, 5), at(2)).await.unwrap();
+    let left = [learned(tokens(""), 9, 2), learned(file, 3, 5)];
+    assert_eq!(bench.store.ceilings().await.unwrap(), left, "what was learned long ago is forgotten");
 }

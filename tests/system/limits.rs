@@ -90,6 +90,25 @@ async fn lanes(proxy: &Proxy) -> Value {
 }
 
 #[tokio::test]
+async fn what_a_refusal_taught_is_known_after_a_restart() {
+    let provider = Provider::start(SimOptions { enqueued_token_limit: Some(700), ..quick() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let padding = "word ".repeat(80);
+    for run in 0..3 {
+        let proxy = Proxy::on_disk(&provider, folder.path(), TABLES).await;
+        let of = |at| probe(run * 100 + at);
+        let bodies = (0..CALLS).map(|at| chat(&format!("{padding}{}", of(at)))).collect();
+        for (at, reply) in held_together(&proxy.client, bodies).await.iter().enumerate() {
+            assert!(reply.text().ends_with(&of(at)), "{reply:?}");
+        }
+        proxy.stop().await;
+        let batches = provider.batches().await;
+        let refused = batches.iter().filter(|batch| batch["status"] == "failed").count();
+        assert_eq!(refused, 1, "one refusal teaches for good, run {run}: {batches:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_limit_that_a_refusal_names_is_kept_from_then_on() {
     let options = SimOptions { enqueued_token_limit: Some(700), ..quick() };
     let provider = Provider::start(options).await;

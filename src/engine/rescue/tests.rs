@@ -50,6 +50,10 @@ struct Script {
     live_takes: Duration,
     /// After the batch was created; before, downloads are answered 503.
     downloads_work_after: Duration,
+    /// From the batch's end on; before, it names no result file.
+    files_named_after: Duration,
+    /// From the batch's end on; before, it promises an error file that is not there.
+    promises_more_until: Duration,
 }
 
 const ORDINARY: Script = Script {
@@ -59,6 +63,8 @@ const ORDINARY: Script = Script {
     done: 0,
     live_takes: Duration::from_secs(5),
     downloads_work_after: Duration::ZERO,
+    files_named_after: Duration::ZERO,
+    promises_more_until: Duration::ZERO,
 };
 
 #[derive(Debug)]
@@ -90,10 +96,14 @@ impl Scripted {
             _ if batch.since.elapsed() >= self.script.batch_takes => BatchStatus::Completed,
             _ => BatchStatus::Running,
         };
-        let output = status != BatchStatus::Running && !self.answered(batch).is_empty();
+        let over = status != BatchStatus::Running;
+        let since_end = batch.since.elapsed().saturating_sub(self.script.batch_takes);
+        let named = over && since_end >= self.script.files_named_after;
+        let output = named && !self.answered(batch).is_empty();
         BatchObject {
             id: "batch".to_owned(),
             status,
+            results_pending: over && (!named || since_end < self.script.promises_more_until),
             output_file_id: output.then(|| "output".to_owned()),
             ..BatchObject::default()
         }
@@ -393,5 +403,53 @@ async fn a_good_flights_batch_begins_within_two_seconds_of_its_last_pilots_answe
     };
     assert!(created >= landed, "nothing is bought before the verdict");
     assert!(created - landed <= Duration::from_secs(2), "{:?}", created - landed);
+    bench.tasks.shutdown(MINUTE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_ids_that_never_come_are_waited_for_five_minutes_and_nothing_is_bought_again() {
+    let bench = Bench::new(Script { files_named_after: 50 * HOUR, ..ORDINARY }).await;
+    let waiters = vec![bench.ask(25 * HOUR, &[Service::Sync]).await, bench.ask(25 * HOUR, &[]).await];
+    let (answers, after) = bench.answers(waiters).await;
+    assert_eq!(answers, ["502 Failed"; 2]);
+    assert!(after > HOUR + 5 * MINUTE && after < HOUR + 6 * MINUTE, "{after:?}");
+    assert_eq!(bench.live_calls(), 0);
+    tokio::time::sleep(HOUR).await;
+    assert!(bench.store.batches(true, None, 9).await.unwrap().is_empty());
+    bench.tasks.shutdown(MINUTE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_in_a_file_that_is_named_do_not_wait_for_the_other_file() {
+    let bench = Bench::new(Script { promises_more_until: 4 * MINUTE, ..ORDINARY }).await;
+    let (services, after) = bench.ask_many(3, 25 * HOUR).await;
+    assert_eq!(services, ["batch"; 3]);
+    assert!(after < HOUR + MINUTE, "{after:?}");
+    tokio::time::sleep(10 * MINUTE).await;
+    assert!(bench.store.batches(true, None, 9).await.unwrap().is_empty(), "its end is recorded all the same");
+    bench.tasks.shutdown(MINUTE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_kept_although_the_file_ids_of_an_ended_batch_do_not_come() {
+    let takes = Duration::from_secs(250);
+    let bench = Bench::new(Script { batch_takes: takes, files_named_after: 50 * HOUR, ..ORDINARY }).await;
+    let (services, after) = bench.ask_many(3, 8 * MINUTE).await;
+    assert_eq!(services, ["sync"; 3]);
+    assert!(after > 7 * MINUTE && after < 8 * MINUTE, "{after:?}");
+    assert!(bench.provider.seen.lock().batches[0].cancelled.is_none(), "it had ended in time");
+    bench.tasks.shutdown(MINUTE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_kept_although_results_cannot_be_read_and_what_comes_later_is_counted() {
+    let bench = Bench::new(Script { downloads_work_after: 9 * HOUR, ..ORDINARY }).await;
+    let (services, after) = bench.ask_many(3, 2 * HOUR).await;
+    assert_eq!(services, ["sync"; 3]);
+    assert!(after > 90 * MINUTE && after < 2 * HOUR, "it had its time: {after:?}");
+    tokio::time::sleep(9 * HOUR).await;
+    let page = bench.telemetry.render();
+    assert!(page.contains("nightbus_wasted_answers_total{service=\"batch\"} 3"), "{page}");
+    assert_eq!((bench.live_calls(), bench.batches()), (3, 1));
     bench.tasks.shutdown(MINUTE).await;
 }

@@ -32,10 +32,39 @@ pub(super) fn expire(session: &mut Session<'_>, before: Micros, limit: usize) ->
         }
     }
     callbacks::expire(session, before)?;
+    if old.len() < limit {
+        drop_lanes(session, before)?;
+    }
     if newest > 0 {
         remember_sequence(session, newest)?;
     }
     Ok(old.len())
+}
+
+/// From so many lanes on whose deadlines are over, those are looked for in which nothing rides any more.
+const OLD_LANES: i64 = 256;
+
+/// Deletes lanes that nothing needs any more: each deadline class has its own, so that they would pile up. The one with the
+/// largest number stays, since numbers are given out from there on and must never come to mean another lane.
+fn drop_lanes(session: &mut Session<'_>, before: Micros) -> rusqlite::Result<()> {
+    let (connection, class) = (session.connection, before.unix_seconds());
+    let old: i64 = connection
+        .prepare_cached("SELECT count(*) FROM lanes WHERE deadline_class != 0 AND abs(deadline_class) < ?1")?
+        .query_row(params![class], |row| row.get(0))?;
+    if old < OLD_LANES {
+        return Ok(());
+    }
+    let dropped = connection
+        .prepare_cached(
+            "DELETE FROM lanes WHERE deadline_class != 0 AND abs(deadline_class) < ?1 \
+             AND lane < (SELECT max(lane) FROM lanes) \
+             AND lane NOT IN (SELECT lane FROM requests) AND lane NOT IN (SELECT lane FROM batches)",
+        )?
+        .execute(params![class])?;
+    if dropped > 0 {
+        session.forget_lanes();
+    }
+    Ok(())
 }
 
 struct OldRequest {

@@ -1,7 +1,7 @@
 //! Lanes are stored once and named by a number, because a million requests have a handful of lanes.
 //!
-//! The cache from number to lane is shared by all connections: a number never changes its meaning once committed, and the
-//! writer puts no number here before its commit.
+//! The cache from number to lane is shared by all connections: a number never changes its meaning once committed, not after
+//! its lane was dropped either (`expire`), and the writer puts no number here before its commit.
 
 use std::collections::HashMap;
 use std::sync::Arc;

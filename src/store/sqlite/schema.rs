@@ -20,13 +20,14 @@ pub(super) const PAGE_BYTES: u64 = 8_192;
 /// `NBUS`: marks the file as ours (`file(1)` shows it, too).
 const APPLICATION_ID: i32 = 0x4e42_5553;
 /// One after the other; a released one is never changed.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002_services.sql"),
     include_str!("migrations/0003_ledger.sql"),
     include_str!("migrations/0004_flights.sql"),
     include_str!("migrations/0005_callbacks.sql"),
     include_str!("migrations/0006_shared_prefix.sql"),
+    include_str!("migrations/0007_ceilings.sql"),
 ];
 /// Statements that each connection keeps compiled.
 const STATEMENTS: usize = 48;
@@ -49,6 +50,13 @@ pub(super) fn open_writer(path: &Path, keys: &Keys) -> Result<Connection, StoreE
     let named = |error: &rusqlite::Error| name_file(path, unreadable(error));
     let connection =
         Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).map_err(|e| named(&e))?;
+    // A file that only may be read is opened all the same, and would fail with the first call.
+    if connection.is_readonly(rusqlite::MAIN_DB).map_err(|e| named(&e))? {
+        return Err(StoreError::Unwritable(format!(
+            "{} is read-only: let the user nightbus runs as write it (chown, chmod 600), or choose another data_dir",
+            path.display()
+        )));
+    }
     let version = check_owner(path, &connection)?;
     connection
         .execute_batch(

@@ -1,4 +1,5 @@
-//! Live calls of requests, and how long batches take: what the choice between services needs on disk.
+//! Live calls of requests, how long batches take and how much of them a provider takes: what the choice between services
+//! needs on disk.
 
 use rusqlite::{Connection, params};
 
@@ -10,7 +11,7 @@ use crate::store::services::service_code;
 use crate::store::sqlite::changes::standing;
 use crate::store::sqlite::rows::{bytes16, damaged, request_state_code};
 use crate::store::sqlite::writer::Session;
-use crate::store::{LearnedDurations, LiveCall};
+use crate::store::{LearnedCeiling, LearnedDurations, Limited, LiveCall};
 
 /// Marks requests that have not ended; see [`crate::store::Store::mark_live`].
 pub(super) fn mark_live(
@@ -83,6 +84,61 @@ pub(super) fn durations(connection: &Connection) -> rusqlite::Result<Vec<Learned
                 size_class: row.get(3)?,
                 at: Micros(row.get(4)?),
                 recent_ms: durations.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect(),
+            })
+        })?
+        .collect()
+}
+
+/// Numbers on disk: they never change.
+const TOKENS: i64 = 0;
+const FILE_BYTES: i64 = 1;
+
+/// Keeps a ceiling, in place of an older one, and drops those that were learned before `forget`.
+pub(super) fn keep_ceiling(session: &Session<'_>, learned: &LearnedCeiling, forget: Micros) -> rusqlite::Result<()> {
+    let (kind, model) = match &learned.limited {
+        Limited::Tokens(model) => (TOKENS, model.as_str()),
+        Limited::FileBytes => (FILE_BYTES, ""),
+    };
+    // More than an integer of SQLite holds is no limit, and stays none when it is capped.
+    let stored = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    session.connection.prepare_cached("DELETE FROM ceilings WHERE at < ?1")?.execute(params![forget.0])?;
+    session
+        .connection
+        .prepare_cached(
+            "INSERT INTO ceilings (provider, account, kind, model, most, told, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+             ON CONFLICT DO UPDATE SET most = excluded.most, told = excluded.told, at = excluded.at",
+        )?
+        .execute(params![
+            learned.provider,
+            learned.account.0,
+            kind,
+            model,
+            stored(learned.most),
+            learned.told.map(stored),
+            learned.at.0
+        ])?;
+    Ok(())
+}
+
+/// All kept ceilings.
+pub(super) fn ceilings(connection: &Connection) -> rusqlite::Result<Vec<LearnedCeiling>> {
+    connection
+        .prepare_cached(
+            "SELECT provider, account, kind, model, most, told, at FROM ceilings ORDER BY provider, account, kind, model",
+        )?
+        .query_map((), |row| {
+            let limited = match row.get::<_, i64>(2)? {
+                TOKENS => Limited::Tokens(row.get(3)?),
+                FILE_BYTES => Limited::FileBytes,
+                other => return Err(damaged(2, format!("{other} is nothing that is limited"))),
+            };
+            Ok(LearnedCeiling {
+                provider: row.get(0)?,
+                account: Fingerprint(bytes16(row, 1)?),
+                limited,
+                most: row.get::<_, i64>(4)?.unsigned_abs(),
+                told: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
+                at: Micros(row.get(6)?),
             })
         })?
         .collect()

@@ -14,9 +14,9 @@ use crate::store::seal::{Kind, Sealer};
 use crate::store::sqlite::changes::SealedFinish;
 use crate::store::sqlite::{SqliteStore, batches, callbacks, changes, expire, flights, ledger, reads, services};
 use crate::store::{
-    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedDurations, ListFilter,
-    LiveCall, NewBatch, NewCallback, NewRequest, RequestRecord, Store, StoreError, StoreFuture, StoreStats,
-    StoredResult,
+    Account, BatchRecord, BatchUpdate, Callback, CallbackState, CallbackUpdate, Finish, LearnedCeiling,
+    LearnedDurations, ListFilter, LiveCall, NewBatch, NewCallback, NewRequest, RequestRecord, Store, StoreError,
+    StoreFuture, StoreStats, StoredResult,
 };
 
 /// In a crowd bodies up to this size are not compressed: the time is worth more than the room then.
@@ -122,6 +122,14 @@ impl Store for SqliteStore {
 
     fn durations(&self) -> StoreFuture<'_, Vec<LearnedDurations>> {
         Box::pin(self.read(services::durations))
+    }
+
+    fn keep_ceiling(&self, learned: LearnedCeiling, forget: Micros) -> StoreFuture<'_, ()> {
+        Box::pin(self.change(1, ROW_BYTES, move |session| services::keep_ceiling(session, &learned, forget)))
+    }
+
+    fn ceilings(&self) -> StoreFuture<'_, Vec<LearnedCeiling>> {
+        Box::pin(self.read(services::ceilings))
     }
 
     fn keep_flight(&self, flight: FlightRecord, forget: Micros) -> StoreFuture<'_, ()> {

@@ -376,7 +376,7 @@ async fn a_database_from_before_the_ledger_gets_one() {
     store.close().await.unwrap();
     drop(store);
     // The ledger's migration is the third one; what came after it is undone as well.
-    let undone = "DROP TABLE callbacks;
+    let undone = "DROP TABLE ceilings; DROP TABLE callbacks;
                   DROP TABLE flights; ALTER TABLE requests DROP COLUMN template;
                   ALTER TABLE requests DROP COLUMN most_output;
                   DROP TABLE ledger; DROP TABLE ledger_hours; DROP TABLE ledger_groups;
@@ -388,4 +388,52 @@ async fn a_database_from_before_the_ledger_gets_one() {
     assert_eq!(store.ledger(Micros(0), None).await.unwrap(), crate::store::ledger::LedgerReport::default());
     assert_eq!(store.finish(vec![completed(accepted[0])]).await.unwrap(), [true]);
     store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn lanes_of_deadlines_that_are_over_go_with_their_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids = IdSource::default();
+    let base = request(&ids);
+    let first = base.created_at.unix_seconds();
+    let classes: Vec<i64> = (0..300).map(|at| if at % 2 == 0 { first + at } else { -first - at }).collect();
+    let riding = |class: i64| {
+        let lane = Arc::new(LaneKey { deadline_class: class, ..(*base.lane).clone() });
+        NewRequest { id: ids.request_id(base.created_at, 1), lane, ..base.clone() }
+    };
+    let (plain, requests) = (riding(0), classes.iter().map(|class| riding(*class)).collect::<Vec<_>>());
+    for request in [&plain].into_iter().chain(&requests) {
+        store.accept(request.clone(), Bytes::from_static(PLAIN)).await.unwrap();
+    }
+    let lanes = || async {
+        store
+            .read(|connection| connection.query_row("SELECT count(*) FROM lanes", (), |row| row.get::<_, i64>(0)))
+            .await
+            .unwrap()
+    };
+    // All but the fifth have ended, and a batch is left of the seventh's lane alone.
+    let batch = NewBatch {
+        id: ids.batch_id(base.created_at, 1),
+        lane: Arc::clone(&requests[7].lane),
+        created_at: base.created_at,
+        lines: vec![requests[5].id],
+    };
+    assert_eq!(store.create_batch(batch).await.unwrap().len(), 1);
+    let others = requests.iter().enumerate().filter(|(at, _)| *at != 5).map(|(_, one)| completed(one.id));
+    let ended = others.chain([completed(plain.id)]).collect();
+    assert!(store.finish(ended).await.unwrap().iter().all(|ended| *ended));
+    let later = Micros::from_unix_seconds(first + 100_000);
+    assert_eq!(lanes().await, 301);
+    assert_eq!(store.expire(later, 300).await.unwrap(), 300);
+    assert_eq!(lanes().await, 301, "there may be more to delete first");
+    assert_eq!(store.expire(later, 300).await.unwrap(), 0);
+    assert_eq!(lanes().await, 4, "what rides, what a batch has, what has no deadline, and the newest");
+    // A lane that comes again, and one that was never there, mean what they say, to readers with old numbers in mind as well.
+    for class in [classes[9], first + 900, classes[5]] {
+        let one = riding(class);
+        store.accept(one.clone(), Bytes::from_static(PLAIN)).await.unwrap();
+        assert_eq!(store.request(one.id).await.unwrap().unwrap().request.lane, one.lane);
+    }
+    assert_eq!(store.request(requests[5].id).await.unwrap().unwrap().request.lane, requests[5].lane);
 }

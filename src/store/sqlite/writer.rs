@@ -70,6 +70,11 @@ impl Session<'_> {
         self.interned.number(self.connection, lane)
     }
 
+    /// Some lanes are gone: their numbers must not be used any more.
+    pub(super) fn forget_lanes(&mut self) {
+        self.interned.forget();
+    }
+
     /// The next free number of a result.
     pub(super) fn next_result(&mut self) -> rusqlite::Result<i64> {
         let last = match *self.last_result {
