@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, USER_AGENT};
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -84,13 +85,7 @@ enum Answered {
     /// It is answered.
     Now(Response<Body>),
     /// It is durable; its caller waits.
-    Accepted(Box<Waiting>),
-}
-
-struct Waiting {
-    accepted: Accepted,
-    marks: Marks,
-    client: Client,
+    Later(BoxFuture<'static, Response<Body>>),
 }
 
 impl Intake {
@@ -114,28 +109,43 @@ impl Intake {
     }
 
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
-    pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
+    ///
+    /// Not an `async fn`, which keeps room for all that it was given beside what it waits with: held calls are many.
+    pub fn handle(
+        self,
+        request: Request<Incoming>,
+        info: ConnectionInfo,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let origin = request.headers().get(ORIGIN).cloned();
         let api = self.api_of(&request);
-        let pages = &self.desk.config.cors.allow_origins;
-        let result = match cors::guard(pages, request.headers()) {
+        let guarded = Box::pin(self.guarded(request, info));
+        async move {
+            let (desk, result) = guarded.await;
+            let mut response = match result {
+                Ok(Answered::Now(response)) => response,
+                Ok(Answered::Later(waiting)) => waiting.await,
+                Err(error) => {
+                    desk.engine.telemetry().request_refused(error.code);
+                    error_response(api, &error)
+                }
+            };
+            cors::let_read(&desk.config.cors.allow_origins, origin, response.headers_mut());
+            response
+        }
+    }
+
+    /// What becomes of a call, with what the rest of its way needs.
+    async fn guarded(
+        self,
+        request: Request<Incoming>,
+        info: ConnectionInfo,
+    ) -> (Arc<Desk>, Result<Answered, ApiError>) {
+        let result = match cors::guard(&self.desk.config.cors.allow_origins, request.headers()) {
             Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
-            Ok(()) => Box::pin(self.route(request, &info)).await,
+            Ok(()) => self.route(request, &info).await,
             Err(error) => Err(error),
         };
-        let mut response = match result {
-            Ok(Answered::Now(response)) => response,
-            Ok(Answered::Accepted(waiting)) => {
-                let Waiting { accepted, marks, client } = *waiting;
-                Box::pin(accepted.answer(&self.desk, &marks, &client)).await
-            }
-            Err(error) => {
-                self.desk.engine.telemetry().request_refused(error.code);
-                error_response(api, &error)
-            }
-        };
-        cors::let_read(pages, origin, response.headers_mut());
-        response
+        (self.desk, result)
     }
 
     /// The provider of a call that names one or none. Messages go to one of kind `anthropic`; so do other calls whose
@@ -283,7 +293,7 @@ impl Intake {
             Mark::Defer => match self.defer(&parts.headers, upstream.as_ref(), &call, endpoint, &bytes).await? {
                 Ok(accepted) => {
                     let ApiCall { marks, client, .. } = call;
-                    return Ok(Answered::Accepted(Box::new(Waiting { accepted, marks, client })));
+                    return Ok(Answered::Later(accepted.answer(Arc::clone(&self.desk), &marks, client)));
                 }
                 Err(reason) => Some(reason),
             },
