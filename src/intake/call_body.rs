@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use http::HeaderMap;
+use http::Request;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Frame;
 
 use crate::body::{Body, BoxError};
 use crate::wire::api_error::ApiError;
+use crate::wire::edit;
+use crate::wire::peek::without_batch_suffix;
 
 /// How long nothing may come of a body that has not ended: a caller that stops in the middle must not hold memory and
 /// a connection for ever.
@@ -119,6 +122,28 @@ impl Chunks {
     fn join(self) -> Bytes {
         if self.more.is_empty() { self.first } else { self.more.freeze() }
     }
+}
+
+/// A live call with another body.
+pub(crate) fn with_body(mut parts: http::request::Parts, body: Bytes) -> Request<Body> {
+    if parts.headers.contains_key(CONTENT_LENGTH) {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Request::from_parts(parts, crate::body::full(body))
+}
+
+/// A live call whose model carries the mark: the provider must not see it.
+pub(crate) fn without_suffix(parts: http::request::Parts, body: &Bytes) -> Request<Body> {
+    #[derive(serde::Deserialize)]
+    struct Model {
+        model: String,
+    }
+    let model = serde_json::from_slice::<Model>(body).map(|body| body.model).unwrap_or_default();
+    let body = match without_batch_suffix(&model) {
+        Some(model) => Bytes::from(edit::with_model(body, model)),
+        None => body.clone(),
+    };
+    with_body(parts, body)
 }
 
 #[cfg(test)]

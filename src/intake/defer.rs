@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, ready};
 use http::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 
@@ -26,6 +27,7 @@ use crate::intake::caller;
 use crate::intake::client::Client;
 use crate::intake::delivery::{self, Delivery};
 use crate::intake::hold::{self, Held, Told};
+use crate::intake::interim::InterimSender;
 use crate::intake::marks::{self, Marks};
 use crate::intake::respond::{error_response, json_response};
 use crate::store::{NewRequest, RequestOptions, RequestRecord, StoreError, StoredResult};
@@ -393,45 +395,63 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// Answers: at once, after a while, or when the request has ended.
-    pub(crate) async fn answer(self, desk: &Desk, marks: &Marks, client: &Client) -> Response<Body> {
+    /// Answers: at once, after a while, or when the request has ended. What waits is as small as can be: held calls are
+    /// many, and an `async fn` would keep room for all that it was given.
+    pub(crate) fn answer(self, desk: Arc<Desk>, marks: &Marks, client: Client) -> BoxFuture<'static, Response<Body>> {
         let Self { asked, pending, waiter, attachment, answer } = self;
-        let told = match (answer, waiter) {
-            (Some(answer), _) => Told::Answer(answer::respond(&asked, &answer)),
+        let preference = Preference { respond_async: marks.respond_async, wait: marks.wait };
+        match (answer, waiter) {
+            (Some(answer), _) => {
+                let told = Told::Answer(answer::respond(&asked, &answer));
+                Box::pin(ready(tracked(told, attachment, client.connection)))
+            }
             (None, Some(waiter)) => {
-                // Not kept for hours.
-                drop(pending);
-                let waiting = Box::pin(wait(desk, asked, waiter, marks, client));
-                match &attachment {
-                    Some(attachment) => {
-                        attachment.line().set_carrier(client.carrier.clone());
-                        attachment.line().hold(waiting).await
-                    }
-                    None => waiting.await,
-                }
+                let held = Held::new(asked, waiter, desk.tasks.stop_token().clone(), desk.engine.clone());
+                Box::pin(async move {
+                    let waiting = Box::pin(wait(&desk, held, preference, &client));
+                    let told = match &attachment {
+                        Some(attachment) => {
+                            attachment.line().set_carrier(client.carrier.clone());
+                            attachment.line().hold(waiting).await
+                        }
+                        None => waiting.await,
+                    };
+                    tracked(told, attachment, client.connection)
+                })
             }
-            (None, None) => Told::Answer(accepted(pending, asked, desk, marks).await),
-        };
-        match (told, attachment) {
-            (Told::Answer(response), Some(attachment)) => {
-                delivery::track(response, Delivery { attachment, connection: client.connection.clone() })
-            }
-            (Told::Answer(response) | Told::Stopping(response), _) => response,
+            (None, None) => Box::pin(async move {
+                let told = Told::Answer(accepted(pending, asked, &desk, preference).await);
+                tracked(told, attachment, client.connection)
+            }),
         }
     }
 }
 
-async fn wait(desk: &Desk, asked: Asked, waiter: Waiter, marks: &Marks, client: &Client) -> Told {
-    let stop = desk.tasks.stop_token().clone();
-    let held = Held::new(asked, waiter, stop, desk.engine.clone());
-    let Some(wait) = marks.wait else {
+/// `Prefer`
+#[derive(Clone, Copy, Debug)]
+struct Preference {
+    respond_async: bool,
+    wait: Option<Duration>,
+}
+
+/// An answer counts as delivered when it is with the socket.
+fn tracked(told: Told, attachment: Option<Attachment>, connection: Option<InterimSender>) -> Response<Body> {
+    match (told, attachment) {
+        (Told::Answer(response), Some(attachment)) => delivery::track(response, Delivery { attachment, connection }),
+        (Told::Answer(response) | Told::Stopping(response), _) => response,
+    }
+}
+
+async fn wait(desk: &Desk, held: Held, preference: Preference, client: &Client) -> Told {
+    let asked = held.asked;
+    let Some(wait) = preference.wait else {
         return hold::until_answered(held, client).await;
     };
     match hold::for_at_most(held, wait, client).await {
         Ok(told) => told,
         Err(held) => {
             drop(held);
-            Told::Answer(accepted(None, asked, desk, marks).await)
+            Told::Answer(accepted(None, asked, desk, preference).await)
         }
     }
 }
@@ -450,7 +470,7 @@ fn queued(request: NewRequest) -> Option<RequestRecord> {
 }
 
 /// `202` with where to find the result, and the request object.
-async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, marks: &Marks) -> Response<Body> {
+async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, preference: Preference) -> Response<Body> {
     let api = asked.endpoint.api();
     let record = match record {
         Some(record) => Ok(Some(record)),
@@ -463,8 +483,8 @@ async fn accepted(record: Option<RequestRecord>, asked: Asked, desk: &Desk, mark
         }
         Err(error) => return error_response(api, &unavailable(&error)),
     };
-    let respond_async = marks.respond_async.then(|| "respond-async".to_owned());
-    let waited = marks.wait.map(|wait| format!("wait={}", wait.as_secs()));
+    let respond_async = preference.respond_async.then(|| "respond-async".to_owned());
+    let waited = preference.wait.map(|wait| format!("wait={}", wait.as_secs()));
     let applied: Vec<String> = respond_async.into_iter().chain(waited).collect();
     if let Ok(value) = HeaderValue::try_from(applied.join(", ")) {
         response.headers_mut().insert(HeaderName::from_static("preference-applied"), value);

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, USER_AGENT};
+use futures_util::future::BoxFuture;
+use http::header::{CONTENT_ENCODING, HeaderValue, ORIGIN, USER_AGENT};
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::config::{BatchWire, ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
 use crate::intake::accounts::SeenAccounts;
@@ -86,13 +87,7 @@ enum Answered {
     /// It is answered.
     Now(Response<Body>),
     /// It is durable; its caller waits.
-    Accepted(Box<Waiting>),
-}
-
-struct Waiting {
-    accepted: Accepted,
-    marks: Marks,
-    client: Client,
+    Later(BoxFuture<'static, Response<Body>>),
 }
 
 impl Intake {
@@ -121,30 +116,45 @@ impl Intake {
     }
 
     /// Answers one call. While it is held, nothing of the request is kept: its head would pin the connection's read buffer.
-    pub async fn handle(self, request: Request<Incoming>, info: ConnectionInfo) -> Response<Body> {
+    ///
+    /// Not an `async fn`, which keeps room for all that it was given beside what it waits with: held calls are many.
+    pub fn handle(
+        self,
+        request: Request<Incoming>,
+        info: ConnectionInfo,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let origin = request.headers().get(ORIGIN).cloned();
         let api = self.api_of(&request);
-        let pages = &self.desk.config.cors.allow_origins;
-        let guarded =
-            cors::guard(pages, request.headers()).and_then(|()| cors::guard_host(&self.desk.config, &request));
-        let result = match guarded {
+        let guarded = Box::pin(self.guarded(request, info));
+        async move {
+            let (desk, result) = guarded.await;
+            let mut response = match result {
+                Ok(Answered::Now(response)) => response,
+                Ok(Answered::Later(waiting)) => waiting.await,
+                Err(error) => {
+                    desk.engine.telemetry().request_refused(error.code);
+                    error_response(api, &error)
+                }
+            };
+            cors::let_read(&desk.config.cors.allow_origins, origin, response.headers_mut());
+            response
+        }
+    }
+
+    /// What becomes of a call, with what the rest of its way needs.
+    async fn guarded(
+        self,
+        request: Request<Incoming>,
+        info: ConnectionInfo,
+    ) -> (Arc<Desk>, Result<Answered, ApiError>) {
+        let config = &self.desk.config;
+        let allowed = cors::guard(&config.cors.allow_origins, request.headers());
+        let result = match allowed.and_then(|()| cors::guard_host(config, &request)) {
             Ok(()) if cors::is_preflight(&request) => Ok(Answered::Now(cors::preflight(request.headers()))),
-            Ok(()) => Box::pin(self.route(request, &info)).await,
+            Ok(()) => self.route(request, &info).await,
             Err(error) => Err(error),
         };
-        let mut response = match result {
-            Ok(Answered::Now(response)) => response,
-            Ok(Answered::Accepted(waiting)) => {
-                let Waiting { accepted, marks, client } = *waiting;
-                Box::pin(accepted.answer(&self.desk, &marks, &client)).await
-            }
-            Err(error) => {
-                self.desk.engine.telemetry().request_refused(error.code);
-                error_response(api, &error)
-            }
-        };
-        cors::let_read(pages, origin, response.headers_mut());
-        response
+        (self.desk, result)
     }
 
     /// The provider of a call that names one or none. Messages go to one of kind `anthropic`; so do other calls whose
@@ -302,8 +312,7 @@ impl Intake {
             Mark::Defer => match self.defer(&parts.headers, upstream.as_ref(), &call, endpoint, &bytes).await? {
                 Ok(accepted) => {
                     let client = self.client_of(&parts.headers, parts.version, call.connection);
-                    let ApiCall { marks, .. } = call;
-                    return Ok(Answered::Accepted(Box::new(Waiting { accepted, marks, client })));
+                    return Ok(Answered::Later(accepted.answer(Arc::clone(&self.desk), &call.marks, client)));
                 }
                 Err(reason) => Some(reason),
             },
@@ -321,9 +330,9 @@ impl Intake {
             parts.headers = headers;
         }
         let request = match &call.chat {
-            Some(chat) => with_body(parts, Bytes::from(chat.live_body())),
-            None if suffix => without_suffix(parts, &bytes),
-            None if is_routed => with_body(parts, bytes),
+            Some(chat) => call_body::with_body(parts, Bytes::from(chat.live_body())),
+            None if suffix => call_body::without_suffix(parts, &bytes),
+            None if is_routed => call_body::with_body(parts, bytes),
             None => Request::from_parts(parts, body.into_body()),
         };
         let response = self.live(request, &call, reason, metered).await;
@@ -472,26 +481,4 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
     }
     let message = "content-encoding: a deferred call cannot be compressed: send it uncompressed, or send it live";
     Err(ApiError::invalid_request(message).about("content-encoding"))
-}
-
-/// A live call with another body.
-fn with_body(mut parts: http::request::Parts, body: Bytes) -> Request<Body> {
-    if parts.headers.contains_key(CONTENT_LENGTH) {
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    }
-    Request::from_parts(parts, body::full(body))
-}
-
-/// A live call whose model carries the mark: the provider must not see it.
-fn without_suffix(parts: http::request::Parts, body: &Bytes) -> Request<Body> {
-    #[derive(serde::Deserialize)]
-    struct Model {
-        model: String,
-    }
-    let model = serde_json::from_slice::<Model>(body).map(|body| body.model).unwrap_or_default();
-    let body = match without_batch_suffix(&model) {
-        Some(model) => Bytes::from(edit::with_model(body, model)),
-        None => body.clone(),
-    };
-    with_body(parts, body)
 }

@@ -131,9 +131,9 @@ impl Http2 {
 /// How a client leaves an HTTP/2 call, and where it calls again.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
-    ResetThenSameConnection,
-    ResetThenOtherConnection,
-    CloseThenOtherConnection,
+    ResetAndStay,
+    ResetAndMove,
+    CloseAndMove,
 }
 
 async fn leaves_and_calls_again_on_http_2(leaving: Leaving) {
@@ -146,16 +146,16 @@ async fn leaves_and_calls_again_on_http_2(leaving: Leaving) {
         until_requests(&proxy, &tag, 1).await;
         until_held(&proxy, 1).await;
         let kept = match leaving {
-            Leaving::ResetThenSameConnection => {
+            Leaving::ResetAndStay => {
                 old.send(&[Http2::reset(1), Http2::call(3, &tag)].concat());
                 Some(old)
             }
-            Leaving::ResetThenOtherConnection => {
+            Leaving::ResetAndMove => {
                 old.send(&Http2::reset(1));
                 new.send(&Http2::call(1, &tag));
                 Some(old)
             }
-            Leaving::CloseThenOtherConnection => {
+            Leaving::CloseAndMove => {
                 drop(old);
                 new.send(&Http2::call(1, &tag));
                 None
@@ -176,17 +176,17 @@ async fn leaves_and_calls_again_on_http_2(leaving: Leaving) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_follows_a_reset_on_http_2_is_the_same_request() {
-    leaves_and_calls_again_on_http_2(Leaving::ResetThenSameConnection).await;
+    leaves_and_calls_again_on_http_2(Leaving::ResetAndStay).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_follows_a_reset_on_another_http_2_connection_is_the_same_request() {
-    leaves_and_calls_again_on_http_2(Leaving::ResetThenOtherConnection).await;
+    leaves_and_calls_again_on_http_2(Leaving::ResetAndMove).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_follows_the_end_of_an_http_2_connection_is_the_same_request() {
-    leaves_and_calls_again_on_http_2(Leaving::CloseThenOtherConnection).await;
+    leaves_and_calls_again_on_http_2(Leaving::CloseAndMove).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
