@@ -70,6 +70,11 @@ count_node() {
 
 count_browser() { count_node "$1"; }
 
+count_newcomer() {
+    grep -E '^newcomer: [0-9]+ passed' "$1" >"$1.sum"
+    echo "$(sum_before "$1.sum" 'passed') $(sum_before "$1.sum" 'failed')"
+}
+
 count_doctest() {
     grep -E '^test result: ' "$1" >"$1.sum"
     echo "$(sum_before "$1.sum" 'passed') $(sum_before "$1.sum" 'failed')"
