@@ -29,11 +29,11 @@ enum Kind {
 /// Each metric's name without the endings of its kind, out of src/telemetry/metrics.rs.
 fn registered() -> BTreeMap<String, Kind> {
     let code = text_of("src/telemetry/metrics.rs");
-    let code: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    let calls = code.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut found = BTreeMap::new();
     for (receiver, prefix) in [("own", "nightbus_"), ("registry", "")] {
         for (call, has_unit) in [(".register(", false), (".register_with_unit(", true)] {
-            for part in code.split(&format!("{receiver}{call}")).skip(1) {
+            for part in calls.split(&format!("{receiver}{call}")).skip(1) {
                 let part = part.split(';').next().unwrap();
                 let name = part.split('"').nth(1).unwrap();
                 let unit = match part.split("Unit::").nth(1).map(|rest| rest.split(',').next().unwrap()) {
@@ -52,19 +52,18 @@ fn registered() -> BTreeMap<String, Kind> {
     found
 }
 
-/// By the declaration of the field.
+/// By the declaration of the field, which stands on a line of its own.
 fn kind_of(code: &str, field: &str) -> Kind {
-    let declared = [format!("(super) {field}: "), format!(", {field}: ")];
-    let kind = declared.iter().find_map(|start| code.split(start.as_str()).nth(1)).unwrap_or_else(|| panic!("{field}"));
-    let kind = kind.split('>').next().unwrap().split(',').take(2).collect::<Vec<_>>().join(",");
-    match kind.as_str() {
-        kind if kind.starts_with("Family<") && kind.contains("Gauge") => Kind::Gauge,
-        kind if kind.contains("Histogram") && (kind.starts_with("Family<") || kind.starts_with("Histogram")) => {
-            Kind::Histogram
-        }
-        kind if kind.starts_with("Family<") && kind.contains("Counter") => Kind::Counter,
-        kind if ["Counter", "ReasonCounter", "Dollars"].iter().any(|start| kind.starts_with(start)) => Kind::Counter,
-        kind if kind.starts_with("Gauge") || kind.starts_with("Seconds") => Kind::Gauge,
+    let fields = code.split("struct Metrics {").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
+    let declared = fields.lines().find_map(|line| {
+        let (name, kind) = line.trim().trim_start_matches("pub(super) ").split_once(": ")?;
+        (name == field).then_some(kind)
+    });
+    let kind = declared.unwrap_or_else(|| panic!("no field {field}"));
+    match kind {
+        kind if kind.contains("Histogram") || kind.starts_with("Waits") => Kind::Histogram,
+        kind if kind.contains("Gauge") || kind.starts_with("Seconds") => Kind::Gauge,
+        kind if ["Counter", "Dollars"].iter().any(|word| kind.contains(word)) => Kind::Counter,
         other => panic!("{field}: {other}"),
     }
 }
