@@ -122,10 +122,11 @@ fn table(table: &Table, rows: usize, room: usize, nothing: &str, size: Size) -> 
     }
     let text = table.render(Some(size.columns), size.colours);
     let mut lines: Vec<String> = text.lines().take(room.saturating_add(1)).map(ToOwned::to_owned).collect();
-    let left_out = rows.saturating_sub(room);
-    if left_out > 0 {
+    if rows > room {
+        // In the place of the last row, or of the header where there is no room at all.
         lines.pop();
-        lines.push(format!("… and {} more", human::number(u64::try_from(left_out + 1).unwrap_or(u64::MAX))));
+        let left_out = rows - room.saturating_sub(1);
+        lines.push(format!("… and {} more", human::number(u64::try_from(left_out).unwrap_or(u64::MAX))));
     }
     lines
 }
