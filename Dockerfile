@@ -1,20 +1,23 @@
 # syntax=docker/dockerfile:1
 # A static binary in an empty image. Build: docker build -t nightbus .
 #
-# As a sidecar (same network namespace as the program that calls it) it needs no more than a volume for /data. To reach
-# it from outside the container, say so, and who may call (SECURITY.md):
-#   docker run -v nightbus:/data -p 127.0.0.1:5050:5050 \
+# As a sidecar (same network namespace as the program that calls it) it needs no more than a volume for /data: deploy/.
+# To reach it from outside the container, say so, and who may call (SECURITY.md):
+#   docker run -v nightbus:/data -p 127.0.0.1:5050:5050 --read-only --tmpfs /tmp --cap-drop ALL \
 #     -e NIGHTBUS_LISTEN=0.0.0.0:5050 -e NIGHTBUS_ALLOW_UNAUTHENTICATED=true nightbus
 
-FROM rust:1.95-alpine AS build
+# The version of rust-toolchain.toml.
+FROM rust:1.95.0-alpine AS build
 # C for SQLite, zstd, mimalloc and aws-lc; musl's Rust target links statically.
 RUN apk add --no-cache build-base cmake linux-headers perl
 WORKDIR /src
 COPY Cargo.toml Cargo.lock README.md ./
 COPY .cargo .cargo
 COPY src src
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target \
+# Not built, but Cargo wants to see what its manifest names.
+COPY benches benches
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --locked --release \
     && cp target/release/nightbus /nightbus \
     && mkdir /empty

@@ -17,6 +17,8 @@ mod doctor;
 mod roi;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/snapshots.rs"]
+mod snapshots;
 
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ fn a_mistake_in_the_arguments_is_exit_code_2() {
         &["run", "Cargo.toml", "-o", "-", "--max-usd", "-1"],
         &["run", "Cargo.toml", "-o", "-", "--server", "http://127.0.0.1:9", "--no-server"],
         &["completions", "tcsh"],
+        &["man"],
+        &["top"],
     ] {
         let done = nightbus(arguments);
         assert_eq!(done.code, 2, "{arguments:?}: {}", done.err);
@@ -75,6 +79,8 @@ fn the_help_names_every_command() {
         "roi",
         "doctor",
         "check-config",
+        "top",
+        "man",
     ] {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command} in {}", help.out);
     }
@@ -144,6 +150,12 @@ fn faults_and_completions_are_printed_as_data() {
         let script = nightbus(&["completions", shell]);
         assert!(script.code == 0 && script.out.contains("check-config"), "{shell}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man1");
+    assert_eq!(nightbus(&["man", pages.to_str().unwrap()]).code, 0);
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+    assert!(page("nightbus.1").contains(".TH nightbus 1") && page("nightbus-run.1").contains("max\\-usd"));
+    assert!(page("nightbus-savings.1").contains("what was paid"));
 }
 
 #[test]

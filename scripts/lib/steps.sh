@@ -70,6 +70,16 @@ count_node() {
 
 count_browser() { count_node "$1"; }
 
+# A script's own last line: "NAME: N passed, N failed".
+count_script() {
+    grep -E '^[a-z]+: [0-9]+ passed, [0-9]+ failed$' "$1" | tail -n 1 >"$1.sum"
+    echo "$(sum_before "$1.sum" 'passed') $(sum_before "$1.sum" 'failed')"
+}
+
+count_newcomer() { count_script "$1"; }
+
+count_deploy() { count_script "$1"; }
+
 count_doctest() {
     grep -E '^test result: ' "$1" >"$1.sum"
     echo "$(sum_before "$1.sum" 'passed') $(sum_before "$1.sum" 'failed')"

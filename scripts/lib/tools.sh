@@ -35,6 +35,8 @@ ensure_native() {
     [ "${#missing[@]}" -eq 0 ] || apt_install "${missing[@]}"
 }
 
+ensure_curl() { command -v curl >/dev/null || apt_install curl; }
+
 ensure_nextest() {
     cargo nextest --version 2>/dev/null | head -n 1 | grep . ||
         cargo install --locked "cargo-nextest@$NEXTEST_VERSION"

@@ -57,7 +57,7 @@ async fn list(args: &FlightsArgs, client: &AdminClient, out: Output) -> anyhow::
     if args.json {
         return Ok(output::json(&list)?);
     }
-    let mut table = Table::new(&[
+    let mut table = Table::of_ids(&[
         ("ID", Side::Left),
         ("STATE", Side::Left),
         ("MODEL", Side::Left),

@@ -133,30 +133,31 @@ fn counted(counts: Option<&Value>) -> String {
     if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }
 
-fn lane_table(lanes: &[Value]) -> Table {
+/// What waits, lane by lane; what explains most comes first, for narrow terminals.
+pub(super) fn lane_table(lanes: &[Value]) -> Table {
     let mut table = Table::new(&[
         ("MODEL", Side::Left),
         ("ENDPOINT", Side::Left),
-        ("PROVIDER", Side::Left),
-        ("CREDENTIAL", Side::Left),
         ("QUEUED", Side::Right),
-        ("BYTES", Side::Right),
         ("OLDEST", Side::Right),
         ("BATCHES", Side::Right),
         ("HELD BACK", Side::Left),
+        ("BYTES", Side::Right),
+        ("PROVIDER", Side::Left),
+        ("CREDENTIAL", Side::Left),
     ]);
     for lane in lanes {
         let oldest = lane.get("oldest_age_seconds").and_then(Value::as_i64);
         table.row([
             Cell::new(human::text(lane, "model")),
             Cell::new(human::text(lane, "endpoint")),
-            Cell::new(human::text(lane, "provider")),
-            Cell::new(human::text(lane, "credential")),
             Cell::new(human::number(human::count(lane, "queued_requests"))),
-            Cell::new(human::bytes(human::count(lane, "queued_bytes"))),
             Cell::new(oldest.map_or_else(|| "-".to_owned(), human::age)),
             Cell::new(human::number(human::count(lane, "open_batches"))),
             Cell::new(human::text(lane, "held_back")),
+            Cell::new(human::bytes(human::count(lane, "queued_bytes"))),
+            Cell::new(human::text(lane, "provider")),
+            Cell::new(human::text(lane, "credential")),
         ]);
     }
     table
@@ -178,7 +179,7 @@ pub(super) async fn requests(args: &RequestsArgs, out: Output) -> anyhow::Result
     if args.page.json {
         return Ok(output::json(&list)?);
     }
-    let mut table = Table::new(&[
+    let mut table = Table::of_ids(&[
         ("ID", Side::Left),
         ("STATE", Side::Left),
         ("STATUS", Side::Right),
@@ -217,7 +218,7 @@ pub(super) async fn batches(args: &BatchesArgs, out: Output) -> anyhow::Result<(
     if args.page.json {
         return Ok(output::json(&list)?);
     }
-    let mut table = Table::new(&[
+    let mut table = Table::of_ids(&[
         ("ID", Side::Left),
         ("STATE", Side::Left),
         ("MODEL", Side::Left),

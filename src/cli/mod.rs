@@ -12,6 +12,7 @@ mod flights;
 mod http;
 mod human;
 mod listing;
+mod manual;
 mod output;
 mod progress;
 mod roi;
@@ -21,6 +22,7 @@ mod serve;
 mod signals;
 mod simulate;
 mod table;
+mod top;
 
 pub use configure::ServeArgs;
 
@@ -85,6 +87,8 @@ enum Command {
     CheckConfig(configure::CheckArgs),
     /// Find out what would keep nightbus from working here
     Doctor(doctor::DoctorArgs),
+    /// Watch the running proxy; q quits
+    Top(top::TopArgs),
     /// Exit with 0 if the running proxy answers (for containers)
     Healthcheck(actions::HealthArgs),
     /// Print a completion script
@@ -92,6 +96,8 @@ enum Command {
         /// For which shell
         shell: Shell,
     },
+    /// Write the manual pages
+    Man(manual::ManArgs),
 }
 
 /// Runs what the arguments ask for.
@@ -130,6 +136,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "nightbus", &mut script);
             Ok(output::text(&String::from_utf8_lossy(&script))?)
         }
+        Command::Man(args) => manual::write(&args, Cli::command()),
         Command::Audit(args) => audit::run(&args, out),
         Command::Roi(args) => roi::run(&args, out),
         Command::CheckConfig(args) => configure::check(&args, out),
@@ -143,6 +150,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Batches(args) => talk(listing::batches(&args, out)),
         Command::Flights(args) => talk(flights::flights(&args, out)),
         Command::Savings(args) => talk(savings::savings(&args, out)),
+        Command::Top(args) => talk(top::top(&args, out)),
         Command::Flush(args) => talk(actions::flush(&args)),
         Command::Cancel(args) => talk(actions::cancel(&args)),
         Command::Reload(args) => talk(actions::reload(&args)),

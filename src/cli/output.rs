@@ -27,6 +27,11 @@ impl Output {
         Self { colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()), width }
     }
 
+    /// Whether text may have colours.
+    pub(super) const fn colours(self) -> bool {
+        self.colours
+    }
+
     /// A table that fits the terminal.
     pub(super) fn table(self, table: &Table) -> io::Result<()> {
         text(&table.render(self.width, self.colours))

@@ -1,4 +1,5 @@
-//! Tables of text: columns as wide as their content, narrowed until they fit, cut with `…`. Pure.
+//! Tables of text: columns as wide as their content, narrowed until they fit, cut with `…`; where that is not enough the
+//! last columns are left out. A table of things that have an id keeps the ids whole: the next command wants them. Pure.
 //!
 //! Widths are those that a terminal shows (wide and combining characters count as such). Control characters of cells
 //! are shown as spaces, so that nothing from an API's answer can steer a terminal.
@@ -77,12 +78,19 @@ impl Cell {
 pub(super) struct Table {
     columns: Vec<(&'static str, Side)>,
     rows: Vec<Vec<Cell>>,
+    /// The first column is never cut.
+    ids: bool,
 }
 
 impl Table {
     /// An empty table.
     pub(super) fn new(columns: &[(&'static str, Side)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+        Self { columns: columns.to_vec(), rows: Vec::new(), ids: false }
+    }
+
+    /// An empty table of things whose ids stand in the first column.
+    pub(super) fn of_ids(columns: &[(&'static str, Side)]) -> Self {
+        Self { ids: true, ..Self::new(columns) }
     }
 
     /// Adds a row; missing cells stay empty.
@@ -102,21 +110,30 @@ impl Table {
         text
     }
 
-    /// The natural widths, the widest column narrowed step by step while the line is too long.
+    /// The natural widths, the widest column narrowed step by step while the line is too long. Fewer widths than
+    /// columns: the last ones are left out.
     fn widths(&self, width: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = self.columns.iter().map(|(name, _)| name.width()).collect();
+        let mut natural: Vec<usize> = self.columns.iter().map(|(name, _)| name.width()).collect();
         for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
+            for (width, cell) in natural.iter_mut().zip(row) {
                 *width = (*width).max(cell.text.width());
             }
         }
         let room = width.unwrap_or(usize::MAX);
-        let gaps = GAP * widths.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > room {
-            let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROWEST) else { break };
-            *widest -= 1;
+        loop {
+            let mut widths = natural.clone();
+            let gaps = GAP * widths.len().saturating_sub(1);
+            while widths.iter().sum::<usize>() + gaps > room {
+                let narrowed = widths.iter_mut().skip(usize::from(self.ids)).max();
+                let Some(widest) = narrowed.filter(|width| **width > NARROWEST) else { break };
+                *widest -= 1;
+            }
+            let fits = widths.iter().sum::<usize>() + gaps <= room;
+            if fits || natural.len() <= 2 {
+                return widths;
+            }
+            natural.pop();
         }
-        widths
     }
 }
 
@@ -129,7 +146,7 @@ fn push_line(
     style: Option<&'static str>,
 ) {
     let mut line = String::new();
-    let last = columns.len().saturating_sub(1);
+    let last = widths.len().saturating_sub(1);
     for (at, ((_, side), width)) in columns.iter().zip(widths).enumerate() {
         let cell = cells.get(at).cloned().unwrap_or_default();
         let shown = cut(&cell.text, *width);
@@ -211,6 +228,15 @@ mod tests {
         assert!(text.lines().all(|line| line.width() <= 32), "{text}");
         assert!(text.contains("bat_01234567…  ") || text.contains('…'), "{text}");
         assert!(text.contains("50000"), "numbers stay whole: {text}");
+    }
+
+    #[test]
+    fn ids_stay_whole_and_the_last_columns_go() {
+        let mut table = Table::of_ids(&[("ID", Side::Left), ("STATE", Side::Left), ("NOTE", Side::Left)]);
+        table.row([Cell::new("bat_0123456789"), Cell::state("submitted"), Cell::new("a rather long remark")]);
+        assert_eq!(table.render(Some(34), false).lines().nth(1), Some("bat_0123456789  submitt…  a rathe…"));
+        assert_eq!(table.render(Some(30), false), "ID              STATE\nbat_0123456789  submitted\n");
+        assert!(table.render(Some(5), false).contains("bat_0123456789"), "nothing is left to leave out");
     }
 
     #[test]
