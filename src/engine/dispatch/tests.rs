@@ -7,6 +7,7 @@ use crate::config::{self, Overrides};
 use crate::domain::clock::{Micros, SystemClock};
 use crate::domain::lane::Endpoint;
 use crate::domain::service::Fallback;
+use crate::engine::budget::Purses;
 use crate::engine::{Engine, EngineParts};
 use crate::store::in_memory;
 use crate::tasks::Tasks;
@@ -20,7 +21,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A dispatcher that nobody runs, with so many tokens of room at the provider.
 async fn dispatcher(tokens: u64) -> Dispatcher {
-    let config = config::parse(None, [], &Overrides::default()).unwrap();
+    let mut config = config::parse(None, [], &Overrides::default()).unwrap();
+    (config.batching.idle, config.batching.max_age) = (Duration::ZERO, MINUTE);
     let openai = &config.providers["openai"];
     let mut capability = Capability::of(openai, &config.batching);
     capability.in_flight_tokens = Some(tokens);
@@ -34,10 +36,9 @@ async fn dispatcher(tokens: u64) -> Dispatcher {
         providers: HashMap::from([("openai".to_owned(), provider)]),
     };
     let engine = Engine::start(&config, parts).await.unwrap();
-    let timing = Timing { idle: Duration::ZERO, max_age: MINUTE };
     let (lessons, _) = mpsc::unbounded_channel();
     let (lanes, leaving) = (BTreeMap::new(), BTreeMap::new());
-    Dispatcher { context: engine.context, timing, lanes, quotas: Quotas::default(), lessons, leaving }
+    Dispatcher { context: engine.context, lanes, quotas: Quotas::default(), lessons, leaving }
 }
 
 impl Dispatcher {
@@ -55,6 +56,7 @@ impl Dispatcher {
             template: None,
             most_output: None,
             estimate: 0,
+            purses: Purses::default(),
         };
         self.lanes.entry(Arc::clone(lane)).or_default().queue.push(queued);
     }

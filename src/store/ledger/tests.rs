@@ -59,7 +59,7 @@ fn places_of_one_request_do_not_meet() {
 fn what_was_written_to_caches_beyond_all_reads_was_read_by_nobody() {
     let of = |cached, cache_written| LedgerRow {
         usage: Some(Usage { input: 5_000, cached, cache_written, ..Usage::default() }),
-        ..row(Some((1, 1)), None)
+        ..row()
     };
     let mut sums = LedgerSums::default();
     // Two write the same prefix, of which one is read: at least one write was in vain.

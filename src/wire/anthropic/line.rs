@@ -178,8 +178,9 @@ mod tests {
         let mut call = open.to_vec();
         let mut length = line::frame_length(Api::Anthropic);
         for first in [true, false] {
-            line::push_line(&mut call, batch, id, Endpoint::Messages, body, first);
-            length += line::line_length(Endpoint::Messages, body.len() as u64);
+            let (form, endpoint) = (line::LineForm::Anthropic, Endpoint::Messages);
+            line::push_line(&mut call, form, line::Place { batch, endpoint, first }, id, body);
+            length += line::line_length(form, endpoint, body.len() as u64);
         }
         call.extend_from_slice(close);
         assert_eq!(call.len() as u64, length);
