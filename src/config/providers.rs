@@ -205,7 +205,7 @@ fn completion_window(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Opt
         .strip_suffix(['h', 'd'])
         .filter(|number| number.len() <= 4)
         .and_then(|number| number.parse::<u32>().ok());
-    if !number.is_some_and(|number| number > 0) {
+    if number.is_none_or(|number| number == 0) {
         tree.mistake(&key, "expected hours or days, such as \"24h\" or \"7d\"");
     } else if window != "24h" && !kind.has_windows() {
         tree.mistake(&key, format!("kind \"{}\" knows \"24h\" alone", kind.as_str()));

@@ -220,7 +220,7 @@ impl Dialect {
     /// The endpoint of a batch or a line, with its `/v1`, if the dialect has it.
     pub(super) fn endpoint(self, name: &str) -> Option<String> {
         let rules = self.rules();
-        let bare = name.strip_prefix("/v1").or(rules.bare_endpoints.then_some(name))?;
+        let bare = name.strip_prefix("/v1").or_else(|| rules.bare_endpoints.then_some(name))?;
         rules.endpoints.contains(&bare).then(|| format!("/v1{bare}"))
     }
 
@@ -230,9 +230,9 @@ impl Dialect {
             Self::OpenAi | Self::Groq | Self::DashScope | Self::Doubleword => object,
             Self::Azure => {
                 capitalise(&mut object);
-                let ended = ["Completed", "Failed", "Cancelled"].iter().any(|end| object["status"] == *end);
-                if !ended {
-                    object["request_counts"] = Value::Null;
+                let ended = ["Completed", "Failed", "Cancelled"].iter().any(|end| *at(&object, "/status") == *end);
+                if let Some(counts) = object.get_mut("request_counts").filter(|_| !ended) {
+                    *counts = Value::Null;
                 }
                 for (name, value) in object.as_object_mut().into_iter().flatten() {
                     let text = value.as_i64().filter(|_| name.ends_with("_at")).and_then(rfc3339);
@@ -269,6 +269,11 @@ fn capitalise(object: &mut Value) {
     let mut letters = status.chars();
     let text = letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str());
     object["status"] = json!(text);
+}
+
+/// A member of a member; null where there is none.
+pub(super) fn at<'v>(value: &'v Value, pointer: &str) -> &'v Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
 }
 
 /// Unix seconds as text.

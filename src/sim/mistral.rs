@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::sim::dialect::Dialect;
+use crate::sim::dialect::{Dialect, at};
 use crate::sim::order::{Order, required};
 use crate::sim::reply::{Failure, bad_request};
 
@@ -40,9 +40,9 @@ pub(super) fn job(batch: &Value) -> Value {
         "cancelled" => "CANCELLED",
         _ => "RUNNING",
     };
-    let (completed, failed) = (&batch["request_counts"]["completed"], &batch["request_counts"]["failed"]);
+    let (completed, failed) = (at(batch, "/request_counts/completed"), at(batch, "/request_counts/failed"));
     let sum = completed.as_u64().unwrap_or(0) + failed.as_u64().unwrap_or(0);
-    let errors: Vec<Value> = batch["errors"]["data"]
+    let errors: Vec<Value> = at(batch, "/errors/data")
         .as_array()
         .into_iter()
         .flatten()
@@ -53,7 +53,7 @@ pub(super) fn job(batch: &Value) -> Value {
         "model": field("model"), "agent_id": null, "metadata": field("metadata"), "status": status, "errors": errors,
         "output_file": field("output_file_id"), "error_file": field("error_file_id"), "outputs": null,
         "created_at": field("created_at"), "started_at": field("in_progress_at"), "completed_at": field("completed_at"),
-        "total_requests": batch["request_counts"]["total"], "completed_requests": sum,
+        "total_requests": at(batch, "/request_counts/total"), "completed_requests": sum,
         "succeeded_requests": completed, "failed_requests": failed,
     })
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::sim::dialect::{Dialect, rfc3339};
+use crate::sim::dialect::{Dialect, at, rfc3339};
 use crate::sim::order::{Order, required};
 use crate::sim::reply::{Failure, bad_request};
 
@@ -26,9 +26,9 @@ pub(super) fn job(batch: &Value) -> Value {
         status @ ("validating" | "completed" | "failed" | "expired" | "cancelled") => status.to_ascii_uppercase(),
         _ => "IN_PROGRESS".to_owned(),
     };
-    let total = batch["request_counts"]["total"].as_f64().unwrap_or(0.0);
-    let done = batch["request_counts"]["completed"].as_f64().unwrap_or(0.0);
-    let messages: Vec<&str> = batch["errors"]["data"]
+    let total = at(batch, "/request_counts/total").as_f64().unwrap_or(0.0);
+    let done = at(batch, "/request_counts/completed").as_f64().unwrap_or(0.0);
+    let messages: Vec<&str> = at(batch, "/errors/data")
         .as_array()
         .into_iter()
         .flatten()

@@ -258,7 +258,7 @@ impl<'a> Check<'a> {
             self.errors.push(LineError::whole("too_many_embedding_inputs", message));
         }
         if self.errors.is_empty() {
-            let model = self.terms.job_model.clone().or(self.model.map(Cow::into_owned)).unwrap_or_default();
+            let model = self.terms.job_model.clone().or_else(|| self.model.map(Cow::into_owned)).unwrap_or_default();
             Ok(Input { bytes: self.bytes.clone(), lines: self.lines, model, tokens: self.tokens })
         } else {
             Err(self.errors)
