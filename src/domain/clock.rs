@@ -77,3 +77,24 @@ impl Clock for ManualClock {
         Micros(self.0.load(Ordering::SeqCst))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn moments_and_the_time_between_them() {
+        let at = Micros::from_unix_seconds(-1);
+        assert_eq!(at, Micros(-1_000_000));
+        assert_eq!([Micros(-1), Micros(1_999_999)].map(Micros::unix_seconds), [-1, 1], "rounded down");
+        let (short, later) = (Duration::from_micros(7), Micros(-999_993));
+        assert_eq!(at.plus(short), later);
+        assert_eq!((later.since(at), at.since(later)), (short, Duration::ZERO));
+        assert_eq!(Micros(i64::MAX).plus(short), Micros(i64::MAX));
+        let clock = ManualClock::at(at);
+        clock.advance(short);
+        assert_eq!(clock.now(), later);
+    }
+}

@@ -212,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_is_one_credentials_and_models_whatever_the_endpoint() {
+        let shared = |change: fn(&mut LaneKey)| {
+            let mut other = lane("m");
+            change(&mut other);
+            share_pool(&lane("m"), &other)
+        };
+        assert!(shared(|other| other.endpoint = Endpoint::ChatCompletions) && shared(|other| other.deadline_class = 7));
+        assert!(!shared(|other| other.model = "n".into()));
+        assert!(!shared(|other| other.provider = "groq".into()));
+        assert!(!shared(|other| other.account = Fingerprint([2; 16])));
+    }
+
+    #[test]
     fn a_told_limit_counts_and_an_unexplained_refusal_halves() {
         let (mut quotas, now) = (Quotas::default(), Instant::now());
         assert_eq!(quotas.tokens(&lane("m")), None);

@@ -111,6 +111,12 @@ async fn measure(
     Ok((open.into_iter().map(|record| record.request.id).collect(), length + frame_length(endpoint.api())))
 }
 
+/// Whether none of its lines needs it any more.
+async fn is_over(context: &Arc<Context>, batch: &BatchRecord) -> Result<bool, StepError> {
+    let (lines, _) = measure(context, batch, context.store.batch_lines(batch.id).await?).await?;
+    Ok(lines.is_empty())
+}
+
 fn stream(context: &Context, batch: &BatchRecord, lines: &Arc<[RequestId]>, length: u64) -> Body {
     let average = length / u64::try_from(lines.len()).unwrap_or(1).max(1);
     let form = form(context, batch);
@@ -146,6 +152,10 @@ pub(crate) async fn create(
         // An earlier attempt was refused for good, and died while it handed the lines over: the file still has them all.
         if resumed && !provider.capability().inline && settle::ride_without_handed_over(context, batch).await? {
             return Ok(());
+        }
+        // Meanwhile all of them may have ended, or been handed over: there is nothing to send.
+        if provider.capability().inline && is_over(context, batch).await? {
+            return record(context, batch, Some(BatchEvent::Fail), ProviderBatch::default()).await;
         }
         let Some(input) = input(context, batch, provider.as_ref()).await? else {
             return settle::fail_all(context, batch, &no_credentials(batch)).await;
