@@ -19,7 +19,7 @@ pub(super) struct Output {
 impl Output {
     /// For this process's standard output.
     pub(super) fn detect() -> Self {
-        let terminal = io::stdout().is_terminal();
+        let terminal = is_terminal();
         let width = terminal
             .then(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
             .flatten()
@@ -85,6 +85,11 @@ pub(super) fn error(text: &str) {
     let coloured = err.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let label = if coloured { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
     drop(writeln!(err, "{label} {text}"));
+}
+
+/// Whether standard output is a terminal.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Whether progress may be drawn over itself.

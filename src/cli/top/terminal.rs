@@ -31,7 +31,7 @@ pub(super) struct Screen {
 
 /// Whether there is one to draw on and to read keys from.
 pub(super) fn is_there() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+    io::stdin().is_terminal() && output::is_terminal()
 }
 
 /// Puts `lines` over what was there; for as long as a [`Screen`] lives.
