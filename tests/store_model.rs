@@ -338,7 +338,7 @@ impl Pair {
     }
 
     async fn compare_ledgers(&self) {
-        for id in self.requests.iter().copied() {
+        for id in &self.requests {
             both!(self, charges(id));
         }
         for (_, by) in Dimension::ALL {

@@ -201,7 +201,7 @@ mod tests {
         let tls = |name: &str| format!("[tls]\ncert = {:?}\nkey = {:?}", file(name, ""), file("key.pem", ""));
         let (plain, first, second) = (config(""), config(&tls("first.pem")), config(&tls("second.pem")));
         let reloaded = reload(&first, &second);
-        assert_eq!((reloaded.taken, reloaded.config.tls), (vec!["tls.cert".to_owned()], second.tls.clone()));
+        assert_eq!((reloaded.taken, reloaded.config.tls), (vec!["tls.cert".to_owned()], second.tls));
         assert_eq!(reload(&plain, &first).needs_restart, ["tls.cert", "tls.key"]);
         assert_eq!(reload(&first, &plain).config.tls, first.tls, "no listener loses its TLS");
     }

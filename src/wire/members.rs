@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn read(object: &str) -> Vec<(String, String)> {
-        let of = |range: Range<usize>| object[range].to_owned();
+        let of = |range: Range<usize>| object.get(range).unwrap().to_owned();
         members(object.as_bytes())
             .map(|member| (member.name(object.as_bytes()).into_owned(), of(member.value)))
             .collect()

@@ -11,6 +11,7 @@ use rlimit::Resource;
 use rusqlite::Connection;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::common::client::{ASYNC, CHAT, Client, DEFER, Reply, chat, eventually, probe};
 use super::common::process::{Home, Running};
@@ -113,8 +114,8 @@ async fn a_disk_that_is_full_refuses_new_calls_loses_nothing_and_all_goes_on_by_
     let submitted = client.accepted(CHAT, &chat("say probe-submitted")).await;
     client.until_state(&submitted, &["submitted"]).await;
     eventually("it is at the provider", || async { (provider.count("batches") == 1).then_some(()) }).await;
-    let held = client.clone();
-    let held = tokio::spawn(async move { held.held(CHAT, &chat("say probe-held")).await });
+    let (mut held, caller) = (JoinSet::new(), client.clone());
+    held.spawn(async move { caller.held(CHAT, &chat("say probe-held")).await });
     eventually("the held one is at the provider", || async { (provider.count("batches") == 2).then_some(()) }).await;
 
     most_bytes_of_a_file(&running, 1);
@@ -131,12 +132,12 @@ async fn a_disk_that_is_full_refuses_new_calls_loses_nothing_and_all_goes_on_by_
     })
     .await;
     assert_eq!(client.object(&submitted).await["state"], "submitted", "nothing is told that is not on disk");
-    assert!(!held.is_finished());
+    assert!(held.try_join_next().is_none());
 
     most_bytes_of_a_file(&running, rlimit::INFINITY);
     until_ready(&running.admin, 200).await;
     assert!(client.result(&submitted).await.text().ends_with("probe-submitted"), "{}", home.logged());
-    assert!(held.await.unwrap().text().ends_with("probe-held"));
+    assert!(held.join_next().await.unwrap().unwrap().text().ends_with("probe-held"));
     let again = client.post(CHAT, &[DEFER], body).await;
     assert!(again.text().ends_with("probe-refused"));
     for one in ["probe-submitted", "probe-held", "probe-refused"] {

@@ -123,7 +123,7 @@ fn what_is_not_known_or_written_otherwise_fits() {
 fn circles_end_soon_and_fit() {
     assert_eq!(misfit(&json!({"$ref": "#"}), &json!(1)), None);
     let branching = json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}, {"$ref": "#"}], "required": ["x"]});
-    assert_eq!(misfit(&json!({"properties": {"a": branching.clone()}, "anyOf": [branching]}), &json!({"a": {}})), None);
+    assert_eq!(misfit(&json!({"properties": {"a": branching}, "anyOf": [branching]}), &json!({"a": {}})), None);
     let doubled = json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}], "required": ["x"]});
     assert_eq!(misfit(&doubled, &json!({})), None, "it takes too long to tell");
     let deep = (0..80).fold(json!(null), |inner, _| json!({"next": inner}));
@@ -166,7 +166,7 @@ mod arbitrary {
                 "minItems": items.len(),
                 "maxItems": items.len(),
             }),
-            one => json!({"const": one}),
+            one @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => json!({"const": one}),
         }
     }
 
