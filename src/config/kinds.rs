@@ -125,6 +125,12 @@ const FIRST: &Row = &ROWS[0];
 impl ProviderKind {
     /// Required by Anthropic's API on every call, and the sign of a call that is meant for it.
     pub const ANTHROPIC_VERSION: &'static str = "anthropic-version";
+    /// The same, as the name of a header.
+    pub const VERSION_HEADER: HeaderName = HeaderName::from_static(Self::ANTHROPIC_VERSION);
+    /// Azure's header for a key (providers.md, section 3).
+    pub const API_KEY: HeaderName = HeaderName::from_static("api-key");
+    /// Anthropic's header for a key (providers.md, section 2.1).
+    pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
     /// The names in `proxy.toml`.
     pub(super) const NAMES: &'static [&'static str] = &[
@@ -163,7 +169,7 @@ impl ProviderKind {
         static OPENAI: [HeaderName; 2] =
             [HeaderName::from_static("openai-organization"), HeaderName::from_static("openai-project")];
         static ANTHROPIC: [HeaderName; 4] = [
-            HeaderName::from_static(ProviderKind::ANTHROPIC_VERSION),
+            ProviderKind::VERSION_HEADER,
             HeaderName::from_static("anthropic-beta"),
             HeaderName::from_static("anthropic-workspace-id"),
             HeaderName::from_static("anthropic-user-profile-id"),

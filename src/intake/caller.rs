@@ -11,7 +11,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::config::{ClientKey, Config, ProviderConfig, ProviderKind};
 use crate::domain::lane::Fingerprint;
 use crate::store::{Account, Store};
-use crate::upstream::headers;
 use crate::wire::api_error::ApiError;
 
 /// A caller.
@@ -22,7 +21,7 @@ pub(crate) struct Caller<'a> {
 }
 
 /// Headers that carry a credential. All of them count: two callers that share one but differ in another are different.
-pub(crate) const CREDENTIAL_HEADERS: [HeaderName; 3] = [AUTHORIZATION, headers::API_KEY, headers::X_API_KEY];
+pub(crate) const CREDENTIAL_HEADERS: [HeaderName; 3] = [AUTHORIZATION, ProviderKind::API_KEY, ProviderKind::X_API_KEY];
 
 /// Finds out who is calling.
 pub(crate) fn identify<'a>(config: &'a Config, headers: &HeaderMap) -> Result<Caller<'a>, ApiError> {
@@ -51,7 +50,7 @@ fn credentials(headers: &HeaderMap) -> Vec<(HeaderName, &[u8])> {
 fn identity(headers: &HeaderMap) -> Vec<(HeaderName, Cow<'_, [u8]>)> {
     let sent = credentials(headers);
     match sent.as_slice() {
-        [(name, key)] if *name == headers::X_API_KEY => {
+        [(name, key)] if *name == ProviderKind::X_API_KEY => {
             vec![(AUTHORIZATION, Cow::Owned([b"Bearer ".as_slice(), key].concat()))]
         }
         _ => sent.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))).collect(),
@@ -102,7 +101,7 @@ pub(crate) fn account(store: &dyn Store, provider: &ProviderConfig, headers: &He
             ));
         }
     }
-    if provider.kind == ProviderKind::Anthropic && !headers.contains_key(headers::ANTHROPIC_VERSION) {
+    if provider.kind == ProviderKind::Anthropic && !headers.contains_key(ProviderKind::VERSION_HEADER) {
         let message = "anthropic-version: the header is required, such as 2023-06-01";
         return Err(ApiError::invalid_request(message).about(ProviderKind::ANTHROPIC_VERSION));
     }
@@ -140,8 +139,8 @@ fn token(headers: &HeaderMap) -> Option<&[u8]> {
         }
     });
     bearer
-        .or_else(|| headers.get(headers::X_API_KEY).map(|value| value.as_bytes()))
-        .or_else(|| headers.get(headers::API_KEY).map(|value| value.as_bytes()))
+        .or_else(|| headers.get(ProviderKind::X_API_KEY).map(|value| value.as_bytes()))
+        .or_else(|| headers.get(ProviderKind::API_KEY).map(|value| value.as_bytes()))
         .filter(|token| !token.is_empty())
 }
 

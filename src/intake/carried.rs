@@ -1,14 +1,18 @@
 //! The IO of an HTTP/2 connection, which knows when all that had arrived is read: then a stream that its client has reset
 //! is known to be, and a question after a call on it can be answered (`engine::line`).
 //!
-//! h2 asks for more bytes only when it has acted on every frame that it has. So when a read finds nothing, each frame
-//! that had arrived before has taken effect. Used by `intake::connection`.
+//! h2 asks for more bytes only when it has acted on every frame that it has. So when a read finds nothing, and the system
+//! has nothing either (of which the runtime hears later), each frame that had arrived before has taken effect. Used by
+//! `intake::connection`.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::engine::line::{Carrier, Question};
 
@@ -31,13 +35,35 @@ impl<T> Drop for CarriedIo<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for CarriedIo<T> {
+/// IO of which the system may hold bytes, or the end, that the runtime has not heard of yet.
+pub(super) trait Arrived {
+    /// Whether it does.
+    fn has_arrived(&self) -> bool;
+}
+
+impl Arrived for TcpStream {
+    fn has_arrived(&self) -> bool {
+        let peeked = rustix::net::recv(self, &mut [0_u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
+}
+
+impl Arrived for TlsStream<TcpStream> {
+    fn has_arrived(&self) -> bool {
+        self.get_ref().0.has_arrived()
+    }
+}
+
+impl<T: AsyncRead + Arrived + Unpin> AsyncRead for CarriedIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // Taken before the read: what is asked meanwhile may be about bytes that this read does not find yet.
         let asked = self.carrier.before_read(cx);
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         // A task that has used up its turn is told that there is nothing, although there may be; it is woken again.
-        if read.is_pending() && tokio::task::coop::has_budget_remaining() {
+        if asked.is_empty() {
+            return read;
+        }
+        if read.is_pending() && tokio::task::coop::has_budget_remaining() && !self.io.has_arrived() {
             asked.into_iter().for_each(Question::hand_on);
         } else {
             self.carrier.put_back(asked);

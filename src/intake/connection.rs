@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::body::Body;
 use crate::domain::lane::Api;
 use crate::engine::line::Carrier;
-use crate::intake::carried::CarriedIo;
+use crate::intake::carried::{Arrived, CarriedIo};
 use crate::intake::interim;
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::respond::error_response;
@@ -120,7 +120,7 @@ where
         }
     }
 
-    fn speak<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, protocol: Protocol, io: T) {
+    fn speak<T: AsyncRead + AsyncWrite + Arrived + Send + Unpin + 'static>(self, protocol: Protocol, io: T) {
         let tasks = self.tasks.clone();
         // Boxed, as the task's wrapper would otherwise hold the state twice.
         drop(match protocol {
@@ -156,7 +156,7 @@ where
         }
     }
 
-    async fn http2<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {
+    async fn http2<T: AsyncRead + AsyncWrite + Arrived + Send + Unpin + 'static>(self, io: T) {
         let Self { service, info, protocols, tasks, grace } = self;
         let stop = tasks.stop_token().clone();
         let carrier = Carrier::default();

@@ -3,6 +3,7 @@
 //! [`service::Intake`] is the way of a call: guard, route, caller, marks; then deferred (`defer`, `hold`), live
 //! (`passthrough`), or one of nightbus's own routes (`results`). Nothing here knows a provider's batch API.
 
+mod accepted;
 mod accounts;
 mod answer;
 mod attach;

@@ -137,6 +137,6 @@ fn upstream_headers(headers: &HeaderMap, is_same: bool, is_translated: bool) -> 
     let kept = own.into_iter().filter(|_| is_same).chain([USER_AGENT, ANTHROPIC_BETA]);
     let mut sent: HeaderMap = kept.filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect();
     sent.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    sent.insert(HeaderName::from_static(ProviderKind::ANTHROPIC_VERSION), ANTHROPIC_VERSION);
+    sent.insert(ProviderKind::VERSION_HEADER, ANTHROPIC_VERSION);
     sent
 }

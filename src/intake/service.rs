@@ -12,13 +12,14 @@ use hyper::body::Incoming;
 use crate::body::Body;
 use crate::config::{BatchWire, ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
+use crate::intake::accepted::Accepted;
 use crate::intake::accounts::SeenAccounts;
 use crate::intake::call_body::{self, CallBody, WholeBody};
 use crate::intake::caller::{self, Caller};
 use crate::intake::classify::{self, Call, Mark};
 use crate::intake::client::Client;
 use crate::intake::cors;
-use crate::intake::defer::{Accepted, Deferral, Desk, NotDeferred};
+use crate::intake::defer::{Deferral, Desk, NotDeferred};
 use crate::intake::listener::ConnectionInfo;
 use crate::intake::marks::{self, Marks};
 use crate::intake::meter::{self, Meter, Metered};
@@ -165,7 +166,7 @@ impl Intake {
         if let Some(named) = named {
             return named;
         }
-        if !is_messages(rest) && !headers.contains_key(headers::ANTHROPIC_VERSION) {
+        if !is_messages(rest) && !headers.contains_key(ProviderKind::VERSION_HEADER) {
             return default;
         }
         let is_anthropic =

@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
+use crate::intake::carried::Arrived;
+
 /// What an HTTP/2 client with prior knowledge sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -52,6 +54,12 @@ struct Ahead {
     bytes: [u8; PREFACE.len()],
     start: usize,
     end: usize,
+}
+
+impl<T: Arrived> Arrived for Rewound<T> {
+    fn has_arrived(&self) -> bool {
+        self.ahead.start < self.ahead.end || self.io.has_arrived()
+    }
 }
 
 impl<T> Rewound<T> {

@@ -16,12 +16,6 @@ pub const OWN_PREFIX: &str = "x-nightbus-";
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Azure's name for a key.
-pub const API_KEY: HeaderName = HeaderName::from_static("api-key");
-/// Anthropic's name for a key.
-pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// On every call of Anthropic's SDKs (providers.md, section 2.1).
-pub const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static(ProviderKind::ANTHROPIC_VERSION);
 /// RFC 7240: how the caller wants to be answered.
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// draft-ietf-httpapi-idempotency-key-header: names a call, so that its repetition is known.
@@ -79,14 +73,14 @@ pub fn remove_consumed(headers: &mut HeaderMap) {
 /// A key that cannot be a header value leaves the call without any credential: the provider answers 401, and the
 /// caller's own key still does not leave.
 pub fn set_credential(headers: &mut HeaderMap, kind: ProviderKind, key: &SecretString) {
-    headers.remove(API_KEY);
-    headers.remove(X_API_KEY);
+    headers.remove(ProviderKind::API_KEY);
+    headers.remove(ProviderKind::X_API_KEY);
     headers.remove(AUTHORIZATION);
     let key = key.expose_secret();
     let (name, value) = match kind.key_header() {
         KeyHeader::Bearer => (AUTHORIZATION, HeaderValue::try_from(format!("Bearer {key}"))),
-        KeyHeader::XApiKey => (X_API_KEY, HeaderValue::try_from(key)),
-        KeyHeader::ApiKey => (API_KEY, HeaderValue::try_from(key)),
+        KeyHeader::XApiKey => (ProviderKind::X_API_KEY, HeaderValue::try_from(key)),
+        KeyHeader::ApiKey => (ProviderKind::API_KEY, HeaderValue::try_from(key)),
     };
     match value {
         Ok(mut value) => {
