@@ -7,7 +7,8 @@
 //! is dropped instead. Nothing is timed, and a call that nobody asks after pays a lock that nobody else takes.
 //!
 //! On HTTP/2 a call has a task of its own, which hears of a reset when the connection's task has read it. There the
-//! question goes to the [`Carrier`] first, which hands it on when it has read all that had arrived.
+//! question goes to the [`Carrier`] first, which hands it on when it has read all that had arrived. On HTTP/1.1 the
+//! carrier is told to ask the system for an end: the runtime hears of one only some time after it has arrived.
 //!
 //! What nobody can know: a client that sends the new call before it takes back the old one has, at that moment, two
 //! calls on the line, and they stay two requests.
@@ -36,9 +37,11 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct Doorbell(Weak<Mutex<State>>);
 
-/// An HTTP/2 connection, which carries many calls. Clones are the same connection.
+/// A connection that carries calls. Clones are the same connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Carrier {
+    /// HTTP/1.1: the task that reads it is the one that holds the call.
+    carries_one: bool,
     /// Whether `asked` holds anything; spares every other read the lock.
     has_asked: Arc<AtomicBool>,
     reading: Arc<Mutex<Reading>>,
@@ -73,7 +76,7 @@ impl Line {
         Doorbell(Arc::downgrade(&self.state))
     }
 
-    /// The call came on an HTTP/2 connection. To be called before it is held.
+    /// The connection that the call came on. To be called before it is held.
     pub(crate) fn set_carrier(&self, carrier: Option<Carrier>) {
         self.state.lock().carrier = carrier;
     }
@@ -132,7 +135,21 @@ impl Doorbell {
 }
 
 impl Carrier {
+    /// An HTTP/1.1 connection.
+    pub(crate) fn of_one_call() -> Self {
+        Self { carries_one: true, ..Self::default() }
+    }
+
+    /// Whether an end that the runtime has not heard of yet is to be looked for: on HTTP/1.1, when somebody has asked.
+    pub(crate) fn looks_for_end(&self) -> bool {
+        self.carries_one && self.has_asked.swap(false, Ordering::AcqRel)
+    }
+
     fn ask(&self, question: Question) {
+        if self.carries_one {
+            self.has_asked.store(true, Ordering::Release);
+            return question.hand_on();
+        }
         let mut reading = self.reading.lock();
         let Some(task) = reading.task.clone() else {
             // It reads nothing any more: its calls have been told, and look at their streams.
@@ -148,6 +165,9 @@ impl Carrier {
     /// To be called before the connection is read: what is to be handed on if the read finds nothing, and to be put back
     /// if it finds something.
     pub(crate) fn before_read(&self, cx: &Context<'_>) -> Vec<Question> {
+        if self.carries_one {
+            return Vec::new();
+        }
         let mut reading = self.reading.lock();
         if !reading.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             reading.task = Some(cx.waker().clone());

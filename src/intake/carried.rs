@@ -1,7 +1,10 @@
-//! The IO of an HTTP/2 connection, which knows when all that had arrived is read: then a stream that its client has reset
-//! is known to be, and a question after a call on it can be answered (`engine::line`).
+//! The IO of a connection that questions after its calls can be answered on (`engine::line`): it asks the system for what
+//! the runtime has not heard of yet.
 //!
-//! h2 asks for more bytes only when it has acted on every frame that it has. So when a read finds nothing, and the system
+//! HTTP/1.1: an end that has arrived is told when somebody has asked. Where more requests were sent ahead, the end behind
+//! them is not seen.
+//!
+//! HTTP/2: it knows when all that had arrived is read; then a stream that its client has reset is known to be. h2 asks for more bytes only when it has acted on every frame that it has. So when a read finds nothing, and the system
 //! has nothing either (of which the runtime hears later), each frame that had arrived before has taken effect. Used by
 //! `intake::connection`.
 
@@ -39,12 +42,18 @@ impl<T> Drop for CarriedIo<T> {
 pub(super) trait Arrived {
     /// Whether it does.
     fn has_arrived(&self) -> bool;
+
+    /// Whether the end has arrived, with nothing before it.
+    fn has_ended(&self) -> bool;
 }
 
 impl Arrived for TcpStream {
     fn has_arrived(&self) -> bool {
-        let peeked = rustix::net::recv(self, &mut [0_u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        !matches!(peeked, Err(rustix::io::Errno::AGAIN))
+        !matches!(peeked(self), Err(rustix::io::Errno::AGAIN))
+    }
+
+    fn has_ended(&self) -> bool {
+        !matches!(peeked(self), Ok(1..) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
     }
 }
 
@@ -52,6 +61,15 @@ impl Arrived for TlsStream<TcpStream> {
     fn has_arrived(&self) -> bool {
         self.get_ref().0.has_arrived()
     }
+
+    fn has_ended(&self) -> bool {
+        self.get_ref().0.has_ended()
+    }
+}
+
+/// How many bytes the system has, at most one; none: the end.
+fn peeked(stream: &TcpStream) -> rustix::io::Result<usize> {
+    rustix::net::recv(stream, &mut [0_u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(read, _)| read)
 }
 
 impl<T: AsyncRead + Arrived + Unpin> AsyncRead for CarriedIo<T> {
@@ -60,6 +78,9 @@ impl<T: AsyncRead + Arrived + Unpin> AsyncRead for CarriedIo<T> {
         let asked = self.carrier.before_read(cx);
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         // A task that has used up its turn is told that there is nothing, although there may be; it is woken again.
+        if read.is_pending() && self.carrier.looks_for_end() && self.io.has_ended() {
+            return Poll::Ready(Ok(()));
+        }
         if asked.is_empty() {
             return read;
         }

@@ -28,7 +28,7 @@ pub(crate) struct Client {
     pub(crate) chunked: bool,
     /// Tells when what was written is with the socket; none on HTTP/2.
     pub(crate) connection: Option<InterimSender>,
-    /// The HTTP/2 connection; none on HTTP/1.
+    /// The connection that it came on.
     pub(crate) carrier: Option<Carrier>,
 }
 

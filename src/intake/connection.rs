@@ -129,10 +129,12 @@ where
         });
     }
 
-    async fn http1<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T) {
+    async fn http1<T: AsyncRead + AsyncWrite + Arrived + Send + Unpin + 'static>(self, io: T) {
         let Self { service, info, protocols, tasks, grace } = self;
         let stop = tasks.stop_token().clone();
-        let (io, calls) = interim::wrap(io);
+        let carrier = Carrier::of_one_call();
+        let (io, calls) = interim::wrap(CarriedIo::new(io, carrier.clone()));
+        let info = ConnectionInfo { carrier: Some(carrier), ..info };
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (sender, open) = calls.open();
             let interim = (request.version() == Version::HTTP_11).then_some(sender);

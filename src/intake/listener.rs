@@ -38,7 +38,7 @@ pub struct ConnectionInfo {
     pub encrypted: bool,
     /// Sends `102 Processing` for this call; none on HTTP/1.0 and HTTP/2.
     pub interim: Option<InterimSender>,
-    /// The HTTP/2 connection; none on HTTP/1.
+    /// The connection that it came on.
     pub(crate) carrier: Option<Carrier>,
 }
 

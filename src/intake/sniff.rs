@@ -60,6 +60,10 @@ impl<T: Arrived> Arrived for Rewound<T> {
     fn has_arrived(&self) -> bool {
         self.ahead.start < self.ahead.end || self.io.has_arrived()
     }
+
+    fn has_ended(&self) -> bool {
+        self.ahead.start >= self.ahead.end && self.io.has_ended()
+    }
 }
 
 impl<T> Rewound<T> {
