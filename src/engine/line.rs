@@ -84,6 +84,16 @@ impl Line {
     /// To be called whenever what holds the call is polled.
     pub(crate) fn turn(&self, cx: &Context<'_>) {
         let mut state = self.state.lock();
+        if state.task.is_none() && !state.asked.is_empty() {
+            // Asked while it was being accepted: only now it is known whom to ask.
+            state.task = Some(cx.waker().clone());
+            let (early, carrier) = (mem::take(&mut state.asked), state.carrier.clone());
+            drop(state);
+            for asker in early {
+                Question { line: Arc::downgrade(&self.state), asker }.put(carrier.as_ref());
+            }
+            return;
+        }
         if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             state.task = Some(cx.waker().clone());
         }
@@ -117,19 +127,18 @@ impl Doorbell {
         self.0.strong_count() > 0
     }
 
-    /// Asks; none: it has gone, or came so lately that it is still being accepted.
+    /// Asks; none: it has gone. One that is still being accepted answers when that is over.
     pub(crate) fn ring(&self) -> Option<Present> {
         let line = self.0.upgrade()?;
-        let state = line.lock();
-        state.task.as_ref()?;
+        let (asker, present) = oneshot::channel();
+        let mut state = line.lock();
+        if state.task.is_none() {
+            state.asked.push(asker);
+            return Some(present);
+        }
         let carrier = state.carrier.clone();
         drop(state);
-        let (asker, present) = oneshot::channel();
-        let question = Question { line: Weak::clone(&self.0), asker };
-        match carrier {
-            Some(carrier) => carrier.ask(question),
-            None => question.hand_on(),
-        }
+        Question { line: Weak::clone(&self.0), asker }.put(carrier.as_ref());
         Some(present)
     }
 }
@@ -197,6 +206,13 @@ impl Carrier {
 }
 
 impl Question {
+    fn put(self, carrier: Option<&Carrier>) {
+        match carrier {
+            Some(carrier) => carrier.ask(self),
+            None => self.hand_on(),
+        }
+    }
+
     /// To the task that holds the call. One that has ended is known to have gone: the asker is dropped.
     pub(crate) fn hand_on(self) {
         let Some(line) = self.line.upgrade() else { return };
@@ -223,9 +239,12 @@ mod tests {
     async fn a_call_is_there_when_it_was_polled_twice_since_the_question() {
         let line = Line::default();
         let bell = line.doorbell();
-        assert!(bell.works() && bell.ring().is_none(), "nobody holds it yet");
+        let mut early = bell.ring().unwrap();
         let mut held = Box::pin(line.hold(pending::<()>()));
+        assert!(poll!(&mut held).is_pending() && poll!(&mut early).is_pending(), "nobody held it yet");
+        assert!(poll!(&mut held).is_pending() && poll!(&mut early).is_pending());
         assert!(poll!(&mut held).is_pending());
+        assert_eq!(poll!(&mut early), Poll::Ready(Ok(())));
         let mut present = bell.ring().unwrap();
         assert!(poll!(&mut held).is_pending());
         let mut later = bell.ring().unwrap();

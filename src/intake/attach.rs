@@ -16,7 +16,7 @@ use crate::wire::api_error::ApiError;
 
 /// How long equal calls that are on the line may take to show that they are still there: far more than they need,
 /// unless the process is overloaded, or the client of one does not take what it is sent.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a call is attached to.
 #[derive(Debug)]
