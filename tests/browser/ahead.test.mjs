@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 
-import { Browser, Stand, shows } from './harness.mjs';
+import { Browser, Stand, shows, until } from './harness.mjs';
 
 let browser;
 let stand;
