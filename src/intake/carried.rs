@@ -118,3 +118,37 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for CarriedIo<T> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn until(what: impl Fn() -> bool) {
+        let all = tokio::time::timeout(std::time::Duration::from_secs(10), async {
+            while !what() {
+                tokio::task::yield_now().await;
+            }
+        });
+        all.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_system_has_is_seen_before_it_is_read_and_an_end_only_with_nothing_before_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut served, _) = listener.accept().await.unwrap();
+        assert!(!served.has_arrived() && !served.has_ended());
+        io::Write::write_all(&mut &client, b"x").unwrap();
+        until(|| served.has_arrived()).await;
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(!served.has_ended(), "a byte is before it");
+        served.read_exact(&mut [0]).await.unwrap();
+        until(|| served.has_ended()).await;
+        assert!(served.has_arrived());
+    }
+}

@@ -25,7 +25,34 @@ const GATHER: Duration = Duration::from_millis(250);
 /// Groups of one such time; calls of further ones are lost to the ledger.
 const GROUPS: usize = 8_192;
 
-type Unwritten = HashMap<(i64, Group), LedgerSums>;
+/// Sums by hour and group.
+#[derive(Debug, Default)]
+struct Unwritten(HashMap<(i64, Group), LedgerSums>);
+
+/// What became of a call.
+#[derive(Debug, PartialEq, Eq)]
+enum Added {
+    /// It is all that is to be written.
+    First,
+    /// It is among others.
+    More,
+    /// There are too many groups.
+    NoRoom,
+}
+
+impl Unwritten {
+    fn add(&mut self, hour: i64, group: Group, added: LedgerSums) -> Added {
+        let groups = self.0.len();
+        match self.0.entry((hour, group)) {
+            Entry::Occupied(mut sums) => *sums.get_mut() += added,
+            Entry::Vacant(_) if groups >= GROUPS => return Added::NoRoom,
+            Entry::Vacant(place) => {
+                place.insert(added);
+            }
+        }
+        if groups == 0 { Added::First } else { Added::More }
+    }
+}
 
 /// What is not written yet.
 #[derive(Clone, Debug)]
@@ -67,28 +94,15 @@ impl Sums {
             agent: call.observed.flatten(),
         };
         let hour = self.engine.clock().now().hour();
-        if !self.add(hour, group, added) {
-            self.engine.telemetry().ledger_lost(1);
-        }
-    }
-
-    /// Whether there was room.
-    fn add(&self, hour: i64, group: Group, added: LedgerSums) -> bool {
-        let mut unwritten = self.unwritten.lock();
-        let groups = unwritten.len();
-        match unwritten.entry((hour, group)) {
-            Entry::Occupied(mut sums) => *sums.get_mut() += added,
-            Entry::Vacant(_) if groups >= GROUPS => return false,
-            Entry::Vacant(place) => {
-                place.insert(added);
-                drop(unwritten);
-                // A sign that is there already is taken before what was added is: none is missing.
-                if groups == 0 && self.filled.try_send(()).is_err() {
-                    tracing::trace!("the writer has not taken the last sign yet");
-                }
+        let became = self.unwritten.lock().add(hour, group, added);
+        match became {
+            // A sign that is there already is taken before what was added is: none is missing.
+            Added::First if self.filled.try_send(()).is_err() => {
+                tracing::trace!("the writer has not taken the last sign yet");
             }
+            Added::First | Added::More => {}
+            Added::NoRoom => self.engine.telemetry().ledger_lost(1),
         }
-        true
     }
 }
 
@@ -102,11 +116,46 @@ async fn write(engine: Engine, unwritten: Arc<Mutex<Unwritten>>, mut filled: mps
             }
         }
         let taken = std::mem::take(&mut *unwritten.lock());
-        let calls: Vec<_> = taken.into_iter().map(|((hour, group), sums)| PassedCalls { hour, group, sums }).collect();
+        let calls: Vec<_> =
+            taken.0.into_iter().map(|((hour, group), sums)| PassedCalls { hour, group, sums }).collect();
         let count: u64 = calls.iter().map(|calls| calls.sums.requests).sum();
         if let Err(error) = engine.store().record_calls(calls).await {
             engine.telemetry().store_failed(&error);
             engine.telemetry().ledger_lost(usize::try_from(count).unwrap_or(usize::MAX));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::lane::Fingerprint;
+
+    fn group(model: usize) -> Group {
+        Group {
+            provider: Arc::from("openai"),
+            account: Fingerprint([1; 16]),
+            model: Arc::from(model.to_string()),
+            service: "sync".to_owned(),
+            tag: None,
+            key: None,
+            agent: None,
+        }
+    }
+
+    #[test]
+    fn calls_of_one_hour_and_group_are_one_sum_and_groups_have_a_bound() {
+        let call = LedgerSums::of_call(&PassedCall { usage: None, price: None, observed: None });
+        let mut unwritten = Unwritten::default();
+        assert_eq!(unwritten.add(7, group(0), call), Added::First);
+        assert_eq!(unwritten.add(7, group(0), call), Added::More);
+        assert_eq!(unwritten.add(8, group(0), call), Added::More);
+        assert_eq!((unwritten.0.len(), unwritten.0[&(7, group(0))].requests), (2, 2));
+        for model in 2..GROUPS {
+            assert_eq!(unwritten.add(7, group(model), call), Added::More);
+        }
+        assert_eq!(unwritten.add(7, group(GROUPS), call), Added::NoRoom);
+        assert_eq!(unwritten.add(8, group(0), call), Added::More, "one that is there has its place");
+        assert_eq!((unwritten.0.len(), unwritten.0[&(8, group(0))].requests), (GROUPS, 2));
     }
 }
