@@ -4,6 +4,8 @@
 //! `NIGHTBUS_TEST_SEEDS=10000` runs so many seeds; `NIGHTBUS_TEST_SEED=4711` runs that one and prints its trace.
 #![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "simulation/books.rs"]
+mod books;
 #[path = "simulation/callers.rs"]
 mod callers;
 #[path = "simulation/checks.rs"]
@@ -19,10 +21,10 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use books::Outcome;
 use callers::Caller;
 use nightbus::domain::service::Service;
 use parking_lot::Mutex;
-use provider::Outcome;
 use world::SECOND;
 
 /// Where nobody asks for more.

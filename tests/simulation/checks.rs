@@ -9,7 +9,7 @@ use nightbus::domain::request::RequestState;
 use nightbus::engine::ABANDONED;
 use nightbus::store::{SharedStore, StoreFuture};
 
-use crate::provider::billed;
+use crate::books::billed;
 use crate::world::{Asked, End, World};
 
 fn now<T>(future: StoreFuture<'_, T>) -> T {

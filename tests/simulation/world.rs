@@ -76,7 +76,7 @@ pub(crate) struct State {
     steps: u32,
     crash_at: Option<u32>,
     pub(crate) downtime: Duration,
-    pub(crate) provider: crate::provider::Books,
+    pub(crate) provider: crate::books::Books,
     /// Live executions, by what the body says.
     pub(crate) live: BTreeMap<String, Vec<LiveExecution>>,
     /// By what the body says.
@@ -91,7 +91,7 @@ pub(crate) struct State {
     /// So many creations are refused for good, whatever the weather.
     pub(crate) creations_to_refuse: u32,
     /// What becomes of every line of a batch, whatever the weather.
-    pub(crate) every_line: Option<crate::provider::Outcome>,
+    pub(crate) every_line: Option<crate::books::Outcome>,
 }
 
 /// Shared by the store, the provider and the callers of one run.
@@ -120,7 +120,7 @@ impl World {
             steps: 0,
             crash_at: None,
             downtime: Duration::ZERO,
-            provider: crate::provider::Books::default(),
+            provider: crate::books::Books::default(),
             live: BTreeMap::new(),
             asked: BTreeMap::new(),
             ended: BTreeMap::new(),
