@@ -10,7 +10,7 @@ use crate::upstream::client::UpstreamClient;
 use crate::upstream::exchange::{Exchange, unreadable};
 use crate::upstream::files::Files;
 use crate::upstream::provider::{
-    BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, Metadata, ProviderError,
+    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, Metadata, ProviderError,
     ProviderFuture, Sought,
 };
 use crate::wire::batch::BatchObject;
@@ -82,9 +82,7 @@ impl BatchProvider for MistralProvider {
 
     fn create<'a>(&'a self, credentials: &'a Credentials, batch: CreateBatch) -> ProviderFuture<'a, BatchObject> {
         Box::pin(async move {
-            let BatchInput::Uploaded(file) = &batch.input else {
-                return Err(unreadable("create", &"this kind of provider takes its lines in a file"));
-            };
+            let file = batch.input.file()?;
             let call = CreateJob {
                 endpoint: batch.endpoint.as_str(),
                 model: &batch.model,

@@ -9,7 +9,7 @@ use crate::upstream::client::UpstreamClient;
 use crate::upstream::exchange::{Exchange, unreadable};
 use crate::upstream::files::Files;
 use crate::upstream::provider::{
-    BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, Metadata, PartialResults,
+    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, Metadata, PartialResults,
     ProviderError, ProviderFuture, Sought,
 };
 use crate::wire::batch::BatchObject;
@@ -76,9 +76,7 @@ impl BatchProvider for OpenAiProvider {
             metadata: Metadata,
         }
         Box::pin(async move {
-            let BatchInput::Uploaded(file) = &batch.input else {
-                return Err(unreadable("create", &"this kind of provider takes its lines in a file"));
-            };
+            let file = batch.input.file()?;
             self.files.settle(credentials, file).await?;
             let call = Call {
                 input_file_id: file,

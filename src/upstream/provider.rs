@@ -92,6 +92,22 @@ pub enum BatchInput {
     },
 }
 
+impl BatchInput {
+    /// The uploaded file, for kinds that take their lines in one.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreadable`] when the lines come inline.
+    pub fn file(&self) -> Result<&str, ProviderError> {
+        match self {
+            Self::Uploaded(file) => Ok(file),
+            Self::Inline { .. } => Err(ProviderError::Unreadable {
+                operation: "create",
+                cause: "this kind of provider takes its lines in a file".to_owned(),
+            }),
+        }
+    }
+}
+
 /// A batch that may or may not exist at the provider.
 #[derive(Clone, Debug)]
 pub struct Sought {

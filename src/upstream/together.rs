@@ -10,8 +10,7 @@ use crate::upstream::client::UpstreamClient;
 use crate::upstream::exchange::{Exchange, unreadable};
 use crate::upstream::files::Files;
 use crate::upstream::provider::{
-    BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError,
-    ProviderFuture, Sought,
+    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError, ProviderFuture, Sought,
 };
 use crate::wire::batch::BatchObject;
 use crate::wire::together::{parse_created, parse_job, parse_jobs};
@@ -60,9 +59,7 @@ impl BatchProvider for TogetherProvider {
 
     fn create<'a>(&'a self, credentials: &'a Credentials, batch: CreateBatch) -> ProviderFuture<'a, BatchObject> {
         Box::pin(async move {
-            let BatchInput::Uploaded(file) = &batch.input else {
-                return Err(unreadable("create", &"this kind of provider takes its lines in a file"));
-            };
+            let file = batch.input.file()?;
             let call = CreateJob {
                 input_file_id: file,
                 endpoint: batch.endpoint.as_str(),
