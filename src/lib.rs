@@ -20,5 +20,6 @@ pub mod sim;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
+pub mod threads;
 pub mod upstream;
 pub mod wire;

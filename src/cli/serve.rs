@@ -10,6 +10,7 @@ use super::signals::{hangups, until_stopped};
 use crate::app;
 use crate::tasks::Tasks;
 use crate::telemetry::logging;
+use crate::threads;
 
 /// Loads the configuration, starts everything, says where, and waits.
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
@@ -17,7 +18,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     logging::init(config.log.json, &config.log.level)?;
     let scheme = |encrypted: bool| if encrypted { "https" } else { "http" };
     let (main, admin) = (scheme(config.tls.is_some()), scheme(config.admin.tls.is_some()));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = threads::runtime()?;
     let served = runtime.block_on(async {
         let stopped = until_stopped()?;
         let tasks = Tasks::new();

@@ -34,6 +34,9 @@ const FILE_ATTEMPTS: u32 = 10;
 /// How long one that breaks off, or a provider that is down, is tried again: its answers are paid for.
 const FILE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
+/// A line takes some 30 us to read and to price, and a piece of a file may hold hundreds: after so many, others have a turn.
+const LINES_AT_ONCE: usize = 16;
+
 /// Settles every line of a batch that has ended at the provider, and records its end.
 pub(crate) async fn end(context: &Arc<Context>, batch: &BatchRecord, ended: Ended) -> Result<(), StepError> {
     let object = match ended {
@@ -245,9 +248,12 @@ impl<'a> Harvest<'a> {
             };
             self.bytes += u64::try_from(chunk.len()).unwrap_or(0);
             splitter.feed(chunk, |line| lines.push(line));
-            for line in lines.drain(..) {
+            for (nth, line) in lines.drain(..).enumerate() {
                 self.take(&line);
                 self.recorder.pace().await?;
+                if nth % LINES_AT_ONCE == LINES_AT_ONCE - 1 {
+                    tokio::task::yield_now().await;
+                }
             }
         }
         if splitter.oversized() > 0 {

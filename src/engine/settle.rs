@@ -31,10 +31,6 @@ use crate::wire::line::{LineForm, LineOutcome, line_length};
 /// Requests are ended and queued again in groups, so that a large batch does not become one large transaction.
 const GROUP: usize = 1_000;
 
-/// So many waiters are woken at once; then everybody else who has something to do takes a turn. A waiter's connection
-/// writes its answer in some 30 us, so that a whole group at once would keep live calls waiting for 30 ms.
-const TOLD_AT_ONCE: usize = 32;
-
 /// An error for the callers of a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
@@ -163,7 +159,8 @@ pub(crate) async fn finish(
     batch: Option<BatchId>,
     finished: Vec<Finish>,
 ) -> Result<usize, StepError> {
-    let (mut ended, mut told) = (0, 0);
+    let mut ended = 0;
+    let mut waiters = context.waiters.hand_out();
     let mut perhaps_wasted = Vec::new();
     let applied = context.store.finish(finished.clone()).await?;
     crate::crash::point("results-recorded");
@@ -183,20 +180,14 @@ pub(crate) async fn finish(
                 context.telemetry.request_priced(cost, saved);
             }
             context.announce_request(finish.id, finish.state.as_str());
-            told += context.waiters.wake(
-                finish.id,
-                Answer {
-                    state: finish.state,
-                    summary: finish.summary,
-                    finished_at: finish.at,
-                    batch_id: batch,
-                    body: finish.body,
-                },
-            );
-            if told >= TOLD_AT_ONCE {
-                told = 0;
-                tokio::task::yield_now().await;
-            }
+            let answer = Answer {
+                state: finish.state,
+                summary: finish.summary,
+                finished_at: finish.at,
+                batch_id: batch,
+                body: finish.body,
+            };
+            waiters.wake(finish.id, answer).await;
         }
     }
     tell_waste(context, perhaps_wasted).await?;

@@ -37,7 +37,10 @@ impl Checkpointer {
         let progress = Arc::clone(&copied);
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".to_owned())
-            .spawn(move || run(&connection, &woken, &progress, &observer))
+            .spawn(move || {
+                crate::threads::step_back();
+                run(&connection, &woken, &progress, &observer);
+            })
             .map_err(|error| StoreError::Unwritable(format!("no thread for the store: {error}")))?;
         Ok(Self { wake, thread, copied, pages: 0 })
     }

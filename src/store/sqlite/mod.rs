@@ -197,6 +197,7 @@ fn start(mut writer: Writer, dir: DataDir) -> Result<watch::Receiver<bool>, Stor
     std::thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || {
+            crate::threads::step_back();
             let guard = Guard(Arc::clone(&writer.queue));
             writer.run();
             drop(guard);
