@@ -139,6 +139,19 @@ impl Exchange {
         self.call(operation, request, CALL_TIMEOUT).await
     }
 
+    /// The same, with its answer read by `parse`.
+    pub(super) async fn ask<T, E: std::fmt::Display>(
+        &self,
+        operation: &'static str,
+        (method, path): (Method, &str),
+        credentials: &Credentials,
+        json: Option<Vec<u8>>,
+        parse: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, ProviderError> {
+        let body = self.call_json(operation, method, path, credentials, json).await?;
+        parse(&body).map_err(|error| unreadable(operation, &error))
+    }
+
     /// A `POST` with a body that may be long; it has as much more time as it is long.
     pub(super) async fn post_content(
         &self,
