@@ -27,6 +27,7 @@ use crate::upstream::anthropic::AnthropicProvider;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::gemini::GeminiProvider;
 use crate::upstream::mistral::MistralProvider;
 use crate::upstream::openai::OpenAiProvider;
 use crate::upstream::provider::BatchProvider;
@@ -208,6 +209,7 @@ fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dy
         match provider.kind.batch_wire() {
             BatchWire::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
             BatchWire::Mistral => Arc::new(MistralProvider::new(client.clone(), &provider.base_url, capability)),
+            BatchWire::Gemini => Arc::new(GeminiProvider::new(client.clone(), &provider.base_url, capability)),
             BatchWire::Together => Arc::new(TogetherProvider::new(client.clone(), &provider.base_url, capability)),
             // One without batches is asked for live calls alone.
             BatchWire::OpenAi | BatchWire::None { .. } => {

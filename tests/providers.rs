@@ -45,6 +45,7 @@ kinds! {
     groq: kind::GROQ;
     dashscope: kind::DASHSCOPE;
     doubleword: kind::DOUBLEWORD;
+    gemini: kind::GEMINI;
     mistral: kind::MISTRAL;
     together: kind::TOGETHER;
 }

@@ -132,6 +132,7 @@ async fn upstream(config: &Config, provider: &ProviderConfig) -> anyhow::Result<
         BatchWire::Together => "/batches",
         BatchWire::Mistral => "/batch/jobs?page_size=1",
         BatchWire::Anthropic => "/messages/batches?limit=1",
+        BatchWire::Gemini => return Ok(findings),
         BatchWire::None { .. } => {
             let what = "none that nightbus speaks: marked calls go live, at the full price".to_owned();
             findings.push(Finding::new("batches", Verdict::Warn, what));

@@ -16,6 +16,7 @@ mod counters;
 mod dialect;
 mod faults;
 mod files;
+mod gemini;
 mod life;
 mod limits;
 mod live;

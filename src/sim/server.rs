@@ -24,7 +24,7 @@ use crate::sim::counters::Seen;
 use crate::sim::dialect::Dialect;
 use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
 use crate::sim::state::{Account, State};
-use crate::sim::{admin, anthropic, background, batches, content, files, live, upload};
+use crate::sim::{admin, anthropic, background, batches, content, files, gemini, live, upload};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
@@ -122,6 +122,13 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
     let place = Dialect::place(&path);
     if place.versioned && query.get("api-version").is_none() {
         return Err(ApiFailure::invalid(404, None, None, "Resource not found: api-version is missing.").into());
+    }
+    let native = path.strip_prefix(gemini::NATIVE).filter(|_| place.dialect == Dialect::OpenAi);
+    if let Some(route) = native {
+        let body = read(body).await?;
+        let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
+        state.requests.push(Seen { method, uri, headers, body: body.clone() });
+        return gemini::handle(state, &parts, route, &query, body);
     }
     let account = account(state, place.dialect, &parts.headers)?;
     let path = place.path;

@@ -163,12 +163,14 @@ impl Capability {
                 upload: Upload { path: "/files/upload", purpose: "batch-api", names_file: true, ..Upload::OPENAI },
                 ..Self::compatible()
             },
-            // Sections 4.2, 4.9, 4.12 and 4.15: no batches, or none that nightbus speaks.
-            ProviderKind::Gemini
-            | ProviderKind::Xai
-            | ProviderKind::OpenRouter
-            | ProviderKind::Vllm
-            | ProviderKind::OpenAiCompatible => Self { endpoints: Vec::new(), ..Self::compatible() },
+            // Section 4.2: files of 2 GB; how many lines they may have is not said.
+            ProviderKind::Gemini => {
+                Self { max_bytes: 2_000_000_000, endpoints: vec![Endpoint::ChatCompletions], ..Self::compatible() }
+            }
+            // Sections 4.9, 4.12 and 4.15: no batches, or none that nightbus speaks.
+            ProviderKind::Xai | ProviderKind::OpenRouter | ProviderKind::Vllm | ProviderKind::OpenAiCompatible => {
+                Self { endpoints: Vec::new(), ..Self::compatible() }
+            }
             // providers.md, sections 1.2, 1.3, 1.8 and 1.12.
             ProviderKind::OpenAi => Self {
                 max_requests: 50_000,

@@ -3,13 +3,14 @@
 //! Bodies of answers other than downloads are read up to 8 MiB, those of live calls up to 256 MiB. Used by each kind's module beside this one.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
@@ -58,7 +59,7 @@ pub(super) struct Content {
 
 impl Exchange {
     /// To the provider at `base_url` (with `/v1` at its end).
-    pub(super) fn new(client: UpstreamClient, base_url: &Uri) -> Self {
+    pub(super) fn new(client: UpstreamClient, base_url: &dyn Display) -> Self {
         Self { client, base_url: base_url.to_string().trim_end_matches('/').to_owned(), version: None }
     }
 
@@ -101,13 +102,13 @@ impl Exchange {
         operation: &'static str,
         request: Request<Body>,
         bound: Duration,
-    ) -> Result<Bytes, ProviderError> {
+    ) -> Result<(HeaderMap, Bytes), ProviderError> {
         let exchange = async {
             let response = self.send(operation, request).await?;
             let (parts, body) = response.into_parts();
             let body = read(operation, body, MAX_ANSWER_BYTES).await?;
             if parts.status.is_success() {
-                Ok(body)
+                Ok((parts.headers, body))
             } else {
                 Err(refused(operation, parts.status, &parts.headers, body))
             }
@@ -130,6 +131,17 @@ impl Exchange {
         credentials: &Credentials,
         json: Option<Vec<u8>>,
     ) -> Result<Bytes, ProviderError> {
+        self.call_for_headers(operation, (method, path), credentials, json).await.map(|(_, body)| body)
+    }
+
+    /// The same, with the headers of the answer.
+    pub(super) async fn call_for_headers(
+        &self,
+        operation: &'static str,
+        (method, path): (Method, &str),
+        credentials: &Credentials,
+        json: Option<Vec<u8>>,
+    ) -> Result<(HeaderMap, Bytes), ProviderError> {
         let has_body = json.is_some();
         let body = json.map_or_else(empty, full);
         let mut request = self.request(operation, method, path, credentials, body)?;
@@ -140,7 +152,7 @@ impl Exchange {
     }
 
     /// The same, with its answer read by `parse`.
-    pub(super) async fn ask<T, E: std::fmt::Display>(
+    pub(super) async fn ask<T, E: Display>(
         &self,
         operation: &'static str,
         (method, path): (Method, &str),
@@ -167,7 +179,7 @@ impl Exchange {
         if let Ok(value) = HeaderValue::from_str(&content.content_type) {
             headers.insert(CONTENT_TYPE, value);
         }
-        self.call(operation, request, bound).await
+        self.call(operation, request, bound).await.map(|(_, body)| body)
     }
 
     /// A live call, read whole.
@@ -236,7 +248,7 @@ const fn no_answer(operation: &'static str, cause: String, may_have_taken_effect
 }
 
 /// An answer that cannot be understood.
-pub(super) fn unreadable(operation: &'static str, cause: &dyn std::fmt::Display) -> ProviderError {
+pub(super) fn unreadable(operation: &'static str, cause: &dyn Display) -> ProviderError {
     ProviderError::Unreadable { operation, cause: cause.to_string() }
 }
 

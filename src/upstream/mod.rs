@@ -9,6 +9,7 @@ pub(crate) mod connect;
 pub mod error;
 pub(crate) mod exchange;
 pub mod files;
+pub mod gemini;
 pub mod headers;
 pub mod mistral;
 mod multipart;

@@ -5,6 +5,7 @@ pub mod anthropic;
 pub mod api_error;
 pub mod batch;
 pub mod edit;
+pub mod gemini;
 pub mod line;
 mod members;
 pub mod mistral;
