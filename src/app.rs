@@ -32,6 +32,7 @@ use crate::upstream::mistral::MistralProvider;
 use crate::upstream::openai::OpenAiProvider;
 use crate::upstream::provider::BatchProvider;
 use crate::upstream::together::TogetherProvider;
+use crate::upstream::xai::XaiProvider;
 
 /// A running nightbus.
 pub struct App {
@@ -210,6 +211,7 @@ fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dy
             BatchWire::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
             BatchWire::Mistral => Arc::new(MistralProvider::new(client.clone(), &provider.base_url, capability)),
             BatchWire::Gemini => Arc::new(GeminiProvider::new(client.clone(), &provider.base_url, capability)),
+            BatchWire::Xai => Arc::new(XaiProvider::new(client.clone(), &provider.base_url, capability)),
             BatchWire::Together => Arc::new(TogetherProvider::new(client.clone(), &provider.base_url, capability)),
             // One without batches is asked for live calls alone.
             BatchWire::OpenAi | BatchWire::None { .. } => {

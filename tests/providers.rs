@@ -48,6 +48,7 @@ kinds! {
     gemini: kind::GEMINI;
     mistral: kind::MISTRAL;
     together: kind::TOGETHER;
+    xai: kind::XAI;
 }
 
 /// A kind that speaks batches and is not in the suite would have no row.

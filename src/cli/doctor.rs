@@ -128,7 +128,7 @@ async fn upstream(config: &Config, provider: &ProviderConfig) -> anyhow::Result<
     };
     findings.push(key_works(&answer, &usual));
     let list = match provider.kind.batch_wire() {
-        BatchWire::OpenAi => "/batches?limit=1",
+        BatchWire::OpenAi | BatchWire::Xai => "/batches?limit=1",
         BatchWire::Together => "/batches",
         BatchWire::Mistral => "/batch/jobs?page_size=1",
         BatchWire::Anthropic => "/messages/batches?limit=1",

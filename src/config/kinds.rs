@@ -51,6 +51,8 @@ pub enum BatchWire {
     Together,
     /// OpenAI's batches over Google's files.
     Gemini,
+    /// xAI's batches over OpenAI's files.
+    Xai,
     /// None that nightbus speaks: deferrable calls go live.
     None {
         /// `endpoints` in proxy.toml say that this server has OpenAI's batches after all.
@@ -121,7 +123,7 @@ const ROWS: [Row; 13] = [
     ),
     row(ProviderKind::Mistral, "mistral", Some("https://api.mistral.ai/v1"), BatchWire::Mistral),
     row(ProviderKind::Together, "together", Some("https://api.together.ai/v1"), BatchWire::Together),
-    row(ProviderKind::Xai, "xai", Some("https://api.x.ai/v1"), OTHER_WIRE),
+    row(ProviderKind::Xai, "xai", Some("https://api.x.ai/v1"), BatchWire::Xai),
     row(ProviderKind::OpenRouter, "openrouter", Some("https://openrouter.ai/api/v1"), OTHER_WIRE),
     row(ProviderKind::Vllm, "vllm", None, NO_BATCHES),
     row(ProviderKind::OpenAiCompatible, "openai-compatible", None, NO_BATCHES),

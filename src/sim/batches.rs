@@ -267,7 +267,11 @@ pub(super) fn cancel(state: &State, account: &Account, id: &str) -> Outcome {
     Ok(reply::ok(&view::object(state, &batch)))
 }
 
-fn find(state: &State, account: &Account, id: &str) -> Result<Arc<Batch>, Failure> {
+/// The batch `id` of `account`.
+///
+/// # Errors
+/// 404, also for a batch of somebody else.
+pub(super) fn find(state: &State, account: &Account, id: &str) -> Result<Arc<Batch>, Failure> {
     state.batches.get(account, id).ok_or_else(|| no_such_batch(id))
 }
 

@@ -35,6 +35,7 @@ mod together;
 mod upload;
 mod validate;
 mod view;
+mod xai;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

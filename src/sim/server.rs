@@ -24,7 +24,7 @@ use crate::sim::counters::Seen;
 use crate::sim::dialect::Dialect;
 use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
 use crate::sim::state::{Account, State};
-use crate::sim::{admin, anthropic, background, batches, content, files, gemini, live, upload};
+use crate::sim::{admin, anthropic, background, batches, content, files, gemini, live, upload, xai};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
@@ -161,6 +161,10 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
         ("DELETE", ["files", id]) => files::delete(state, &account, id),
         ("GET", ["files", id, "content"]) => content::download(state, &account, id, &query),
         ("POST", ["batches"]) => batches::create(state, &account, &body),
+        ("GET", ["batches"]) if account.dialect == Dialect::Xai => xai::list(state, &account, &query),
+        ("GET", ["batches", id, "results"]) if account.dialect == Dialect::Xai => {
+            xai::results(state, &account, id, &query)
+        }
         ("GET", ["batches"]) => batches::list(state, &account, &query),
         ("GET", ["batches", id]) => batches::get(state, &account, id),
         ("POST", ["batches", id, "cancel"]) => batches::cancel(state, &account, id),

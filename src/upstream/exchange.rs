@@ -209,6 +209,15 @@ impl Exchange {
             .unwrap_or_else(|_elapsed| Err(no_answer(LIVE, format!("no answer within {} s", bound.as_secs()), true)))
     }
 
+    /// A page of results, whole; it may be long.
+    pub(super) async fn read_page(&self, path: &str, credentials: &Credentials) -> Result<Bytes, ProviderError> {
+        let (_, body) = self.open(path, credentials).await?;
+        let reading = read("download", body, MAX_LIVE_ANSWER_BYTES);
+        tokio::time::timeout(LONG_CALL_TIMEOUT, reading)
+            .await
+            .unwrap_or_else(|_elapsed| Err(no_answer("download", "no whole page in time".to_owned(), true)))
+    }
+
     /// Opens a result file as a stream.
     pub(super) async fn open(&self, path: &str, credentials: &Credentials) -> Result<(HeaderMap, Body), ProviderError> {
         let request = self.request("download", Method::GET, path, credentials, empty())?;
@@ -229,6 +238,19 @@ impl Exchange {
             .unwrap_or_else(|_elapsed| Ok(Bytes::new()))?;
         Err(refused("download", parts.status, &parts.headers, body))
     }
+}
+
+/// A value as it stands in a query.
+pub(super) fn query_value(text: &str) -> String {
+    let mut value = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            value.push(char::from(byte));
+        } else {
+            value.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    value
 }
 
 async fn read(operation: &'static str, mut body: Body, most: usize) -> Result<Bytes, ProviderError> {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::body::Body;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
-use crate::upstream::exchange::{Content, Exchange, unreadable};
+use crate::upstream::exchange::{Content, Exchange, query_value, unreadable};
 use crate::upstream::provider::{
     BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError, ProviderFuture, Sought,
     UPLOAD,
@@ -104,7 +104,7 @@ impl GeminiProvider {
                 return Ok(Some(found));
             }
             match page.next {
-                Some(next) => token = format!("&pageToken={next}"),
+                Some(next) => token = format!("&pageToken={}", query_value(&next)),
                 None if undecided => {
                     return Err(unreadable("look-up", &"a batch of that time does not say what file it was made of"));
                 }

@@ -18,3 +18,4 @@ pub mod outbound_proxy;
 pub mod provider;
 pub(crate) mod tls;
 pub mod together;
+pub mod xai;

@@ -17,3 +17,4 @@ pub mod together;
 pub mod translate;
 pub mod usage;
 pub mod verdict;
+pub mod xai;

@@ -40,6 +40,7 @@ pub(crate) const MISTRAL: Kind = Kind {
     cancel: "{base}/batch/jobs/{id}/cancel",
     ..chat("mistral", "/mistral/v1", "mistral-small-latest")
 };
+pub(crate) const XAI: Kind = Kind { cancel: "{base}/batches/{id}:cancel", ..chat("xai", "/xai/v1", "grok-4.3") };
 pub(crate) const GEMINI: Kind = Kind {
     // The id has its `batches/`.
     cancel: "/gemini/v1beta/{id}:cancel",

@@ -20,8 +20,8 @@ pub(super) const PROVIDERS: Section = Section {
             "kind",
             Kind::Choice(ProviderKind::NAMES),
             "The API it speaks. Batches: `openai` (it fits everybody with OpenAI's Files and Batches), `azure`, `groq`, \
-             `dashscope`, `doubleword`, `gemini`, `mistral`, `together`, and `anthropic` (Messages and Message Batches). Live only, with \
-             no discount: `xai`, `openrouter`, whose batches have another wire, and `vllm`, \
+             `dashscope`, `doubleword`, `gemini`, `mistral`, `together`, `xai`, and `anthropic` (Messages and Message Batches). Live only, with \
+             no discount: `openrouter`, whose batches have another wire, and `vllm`, \
              `openai-compatible`. The provider called `anthropic` is of that kind without being told.",
         )
         .default("\"openai\""),
@@ -78,7 +78,7 @@ pub(super) const PROVIDERS: Section = Section {
         Key::new(
             "max_live_calls",
             Kind::Count { min: 1, max: 65_536 },
-            "For providers without batches (`vllm`, `openai-compatible`, `xai`, `openrouter`): marked calls wait in the \
+            "For providers without batches (`vllm`, `openai-compatible`, `openrouter`): marked calls wait in the \
              queue, and so many of them run live at a time. There is no discount, and they say so. Without it they go live at once.",
         )
         .example("8"),
