@@ -120,5 +120,5 @@ fn result(line: &[u8]) -> Option<Value> {
         None if error.is_null() => json!({}),
         None => json!({"error": {"code": 4, "message": error["message"]}}),
     };
-    Some(json!({"batch_request_id": line["custom_id"], "batch_result": result}))
+    Some(json!({"batch_request_id": at(&line, "/custom_id"), "batch_result": result}))
 }
