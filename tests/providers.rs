@@ -11,6 +11,8 @@
 )]
 #![expect(dead_code, reason = "the harness is shared with other suites")]
 
+#[path = "providers/cache_ttl.rs"]
+mod cache_ttl;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "providers/kind.rs"]

@@ -76,6 +76,15 @@ pub(super) const PROVIDERS: Section = Section {
         .example("\"60s\"")
         .risk("Answers are found so much later."),
         Key::new(
+            "cache_ttl",
+            Kind::Choice(&["1h"]),
+            "Kind `anthropic`: `\"cache_control\": {\"type\": \"ephemeral\"}` without a `ttl` asks for one hour in deferred calls, as \
+             if the caller had written it; bodies that name a `ttl` anywhere, and live calls, stay as they are. Lines of a batch \
+             seldom run within the five minutes that are meant otherwise.",
+        )
+        .example("\"1h\"")
+        .risk("Writing to the cache for an hour costs twice the input price instead of 1.25 times: worth it where many calls share a prefix."),
+        Key::new(
             "max_live_calls",
             Kind::Count { min: 1, max: 65_536 },
             "For providers without batches (`vllm`, `openai-compatible`, `openrouter`): marked calls wait in the \
