@@ -59,6 +59,8 @@ pub(super) struct Trial<'a> {
 #[derive(Default)]
 struct Left {
     batch: Option<String>,
+    /// A creation is on its way: whether there is a batch is not known.
+    creating: bool,
     files: Vec<String>,
     ended: bool,
 }
@@ -166,7 +168,10 @@ impl Trial<'_> {
             BatchInput::Uploaded(file)
         };
         let call = CreateBatch { id, input, endpoint, model: Arc::from(self.model) };
-        let batch = provider.create(credentials, call).await.map_err(|error| {
+        left.creating = true;
+        let created = provider.create(credentials, call).await;
+        left.creating = false;
+        let batch = created.map_err(|error| {
             let unknown =
                 if error.may_have_taken_effect() { " (it may exist: look there; it is not tried again)" } else { "" };
             format!("{error}{unknown}")
@@ -243,6 +248,9 @@ async fn answer(
 
 /// Cancels what runs, deletes what is there.
 async fn tidy(provider: &dyn BatchProvider, credentials: &Credentials, left: &Left) {
+    if left.creating {
+        note("stopped before the provider had said whether it has the batch: look for it there");
+    }
     let failed = |what: &str, error: &ProviderError| note(&format!("{what} stays at the provider: {error}"));
     if let Some(batch) = left.batch.as_ref().filter(|_| !left.ended)
         && let Err(error) = provider.cancel(credentials, batch).await
