@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::admin::{self, AdminState, Reload, ReloadError, ReloadReport};
 use crate::app::reload::Reloader;
-use crate::config::{BatchWire, Config, ConfigErrors, InForce, ProviderConfig, TlsConfig};
+use crate::config::{BatchWire, BatchingConfig, Config, ConfigErrors, InForce, ProviderConfig, TlsConfig};
 use crate::domain::clock::SystemClock;
 use crate::engine::{Engine, EngineParts};
 use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
@@ -27,10 +27,12 @@ use crate::upstream::anthropic::AnthropicProvider;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::gemini::GeminiProvider;
 use crate::upstream::mistral::MistralProvider;
 use crate::upstream::openai::OpenAiProvider;
 use crate::upstream::provider::BatchProvider;
 use crate::upstream::together::TogetherProvider;
+use crate::upstream::xai::XaiProvider;
 
 /// A running nightbus.
 pub struct App {
@@ -201,22 +203,31 @@ async fn open_store(config: &Arc<Config>, telemetry: &Telemetry) -> Result<Share
     }
 }
 
+/// The batch API of a configured provider.
+pub(crate) fn batch_provider(
+    provider: &ProviderConfig,
+    batching: &BatchingConfig,
+    client: &UpstreamClient,
+) -> Arc<dyn BatchProvider> {
+    let capability = Capability::of(provider, batching);
+    match provider.kind.batch_wire() {
+        BatchWire::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
+        BatchWire::Mistral => Arc::new(MistralProvider::new(client.clone(), &provider.base_url, capability)),
+        BatchWire::Gemini => Arc::new(GeminiProvider::new(client.clone(), &provider.base_url, capability)),
+        BatchWire::Xai => Arc::new(XaiProvider::new(client.clone(), &provider.base_url, capability)),
+        BatchWire::Together => Arc::new(TogetherProvider::new(client.clone(), &provider.base_url, capability)),
+        // One without batches is asked for live calls alone.
+        BatchWire::OpenAi | BatchWire::None { .. } => {
+            let version = provider.api_version.as_deref();
+            Arc::new(OpenAiProvider::new(client.clone(), &provider.base_url, version, capability))
+        }
+    }
+}
+
 /// The batch APIs by provider name.
 fn providers(config: &Config, client: &UpstreamClient) -> HashMap<String, Arc<dyn BatchProvider>> {
-    let provider = |provider: &ProviderConfig| -> Arc<dyn BatchProvider> {
-        let capability = Capability::of(provider, &config.batching);
-        match provider.kind.batch_wire() {
-            BatchWire::Anthropic => Arc::new(AnthropicProvider::new(client.clone(), &provider.base_url, capability)),
-            BatchWire::Mistral => Arc::new(MistralProvider::new(client.clone(), &provider.base_url, capability)),
-            BatchWire::Together => Arc::new(TogetherProvider::new(client.clone(), &provider.base_url, capability)),
-            // One without batches is asked for live calls alone.
-            BatchWire::OpenAi | BatchWire::None { .. } => {
-                let version = provider.api_version.as_deref();
-                Arc::new(OpenAiProvider::new(client.clone(), &provider.base_url, version, capability))
-            }
-        }
-    };
-    config.providers.iter().map(|(name, config)| (name.clone(), provider(config))).collect()
+    let provider = |own: &ProviderConfig| batch_provider(own, &config.batching, client);
+    config.providers.iter().map(|(name, own)| (name.clone(), provider(own))).collect()
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<Listener, StartError> {

@@ -11,6 +11,8 @@
 )]
 #![expect(dead_code, reason = "the harness is shared with other suites")]
 
+#[path = "providers/cache_ttl.rs"]
+mod cache_ttl;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "providers/kind.rs"]
@@ -45,8 +47,10 @@ kinds! {
     groq: kind::GROQ;
     dashscope: kind::DASHSCOPE;
     doubleword: kind::DOUBLEWORD;
+    gemini: kind::GEMINI;
     mistral: kind::MISTRAL;
     together: kind::TOGETHER;
+    xai: kind::XAI;
 }
 
 /// A kind that speaks batches and is not in the suite would have no row.

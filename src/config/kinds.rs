@@ -22,7 +22,7 @@ pub enum ProviderKind {
     DashScope,
     /// Doubleword.
     Doubleword,
-    /// Google's Gemini through its compatible endpoint, which has no file routes.
+    /// Google's Gemini through its compatible endpoint, with files of its own.
     Gemini,
     /// Mistral.
     Mistral,
@@ -49,6 +49,10 @@ pub enum BatchWire {
     Mistral,
     /// Together's batches over its own upload.
     Together,
+    /// OpenAI's batches over Google's files.
+    Gemini,
+    /// xAI's batches over OpenAI's files.
+    Xai,
     /// None that nightbus speaks: deferrable calls go live.
     None {
         /// `endpoints` in proxy.toml say that this server has OpenAI's batches after all.
@@ -111,10 +115,15 @@ const ROWS: [Row; 13] = [
         BatchWire::OpenAi,
     ),
     row(ProviderKind::Doubleword, "doubleword", Some("https://api.doubleword.ai/v1"), BatchWire::OpenAi),
-    row(ProviderKind::Gemini, "gemini", Some("https://generativelanguage.googleapis.com/v1beta/openai"), OTHER_WIRE),
+    row(
+        ProviderKind::Gemini,
+        "gemini",
+        Some("https://generativelanguage.googleapis.com/v1beta/openai"),
+        BatchWire::Gemini,
+    ),
     row(ProviderKind::Mistral, "mistral", Some("https://api.mistral.ai/v1"), BatchWire::Mistral),
     row(ProviderKind::Together, "together", Some("https://api.together.ai/v1"), BatchWire::Together),
-    row(ProviderKind::Xai, "xai", Some("https://api.x.ai/v1"), OTHER_WIRE),
+    row(ProviderKind::Xai, "xai", Some("https://api.x.ai/v1"), BatchWire::Xai),
     row(ProviderKind::OpenRouter, "openrouter", Some("https://openrouter.ai/api/v1"), OTHER_WIRE),
     row(ProviderKind::Vllm, "vllm", None, NO_BATCHES),
     row(ProviderKind::OpenAiCompatible, "openai-compatible", None, NO_BATCHES),

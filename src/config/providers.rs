@@ -118,6 +118,7 @@ fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &s
         in_flight_tokens: tree.integer(&path.child("in_flight_tokens")),
         batches_per_hour: tree.small(&path.child("batches_per_hour")),
         max_live_calls: max_live_calls(tree, path, kind),
+        cache_hour: cache_hour(tree, path, kind),
         endpoints: tree.texts(&path.child("endpoints")),
         webhooks: webhooks(tree, environment, path, kind),
     }
@@ -184,6 +185,16 @@ fn api_version(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option<St
         tree.mistake(&key, "expected letters, digits and \"-\", such as \"2025-04-01-preview\"");
     }
     Some(version)
+}
+
+/// Marks of the prompt cache are Anthropic's.
+fn cache_hour(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> bool {
+    let key = path.child("cache_ttl");
+    let asked = tree.text(&key).is_some();
+    if asked && kind != ProviderKind::Anthropic {
+        tree.mistake(&key, "is for kind \"anthropic\" alone");
+    }
+    asked
 }
 
 /// A limit of live calls is for those without batches.

@@ -101,6 +101,9 @@ impl Lines {
         if let Some(window) = &provider.completion_window {
             self.text(&key("completion_window"), window);
         }
+        if provider.cache_hour {
+            self.text(&key("cache_ttl"), "1h");
+        }
         if let Some(pause) = provider.min_poll {
             self.duration(&key("min_poll"), pause);
         }

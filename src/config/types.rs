@@ -108,6 +108,8 @@ pub struct ProviderConfig {
     pub min_poll: Option<Duration>,
     /// Without batches: how many marked calls run live at a time; none: they go live at once.
     pub max_live_calls: Option<u32>,
+    /// Marks of the prompt cache without a time ask for an hour in deferred calls.
+    pub cache_hour: bool,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
     /// Checks its webhooks; none: they are not taken.

@@ -41,11 +41,14 @@ pub(crate) async fn until_ended(
     batch: &BatchRecord,
     hinted: &Notify,
 ) -> Result<Ended, StepError> {
-    let least = context.provider(&batch.lane).map_or(Duration::ZERO, |provider| provider.capability().min_poll);
+    let (least, late) = context.provider(&batch.lane).map_or((Duration::ZERO, false), |provider| {
+        (provider.capability().min_poll, provider.capability().lines_come_late)
+    });
     let mut early = Early::default();
     let mut seen = batch.provider.clone();
     let mut pauses = 0;
     let mut refused_since: Option<Instant> = None;
+    let mut short_since: Option<Instant> = None;
     let mut rescue = Rescue::of(batch);
     loop {
         let most = context.settings().batching.poll.max(least);
@@ -68,7 +71,11 @@ pub(crate) async fn until_ended(
                 if object.status != BatchStatus::Failed && !object.status_text.eq_ignore_ascii_case("validating") {
                     context.suspects.passed(batch.id);
                 }
-                if object.status == BatchStatus::Running {
+                let is_short = late && object.total.is_some_and(|total| total < batch.line_count);
+                let waits = is_short && short_since.get_or_insert(asked_at).elapsed() < PATIENCE;
+                // What would be missing in its results is still to be read, and would be bought twice.
+                let seems_over = object.status == BatchStatus::Completed && waits;
+                if object.status == BatchStatus::Running || seems_over {
                     early.read(context, batch, &object).await?;
                 } else {
                     crate::crash::point("ended-seen");

@@ -23,6 +23,7 @@ use crate::intake::caller;
 use crate::intake::marks::{self, Marks};
 use crate::store::{NewRequest, RequestOptions, RequestRecord, StoreError, StoredResult};
 use crate::tasks::Tasks;
+use crate::wire::anthropic::cache_ttl;
 use crate::wire::api_error::ApiError;
 use crate::wire::edit;
 use crate::wire::line::{LineForm, line_length};
@@ -101,6 +102,8 @@ impl Desk {
             Some(translated) => Bytes::copy_from_slice(&translated.body),
             None => line_body(call, &peeked, model),
         };
+        let hour = call.provider.cache_hour.then(|| cache_ttl::with_hour(&line)).flatten();
+        let line = hour.map_or(line, Bytes::from);
         let model =
             edit::model_of_prefix(&line).filter(|_| call.translated.is_some()).unwrap_or_else(|| model.to_owned());
         let model = model.as_str();

@@ -204,16 +204,12 @@ pub(super) fn get(state: &State, account: &Account, id: &str) -> Outcome {
 
 /// `GET /batches`.
 pub(super) fn list(state: &State, account: &Account, query: &Query) -> Outcome {
+    if !account.dialect.rules().lists {
+        return Err(reply::not_found(None, "There is no list of batches here."));
+    }
     let by_page = account.dialect == Dialect::Mistral;
     let limit = query.number(if by_page { "page_size" } else { "limit" }, 1..=100, 20)?;
-    if state.faults.take(Fault::List500) {
-        return Err(ApiFailure::server().into());
-    }
-    let mut batches = state.batches.newest_first();
-    batches.retain(|batch| batch.account == *account);
-    if !batches.is_empty() && state.faults.take(Fault::ListStale) {
-        batches.remove(0);
-    }
+    let mut batches = listed(state, account)?;
     if let Some(after) = query.get("after") {
         let Some(at) = batches.iter().position(|batch| batch.id == after) else {
             return Err(no_such_batch(after));
@@ -230,6 +226,19 @@ pub(super) fn list(state: &State, account: &Account, query: &Query) -> Outcome {
     }
     let batches = batches.iter().map(|batch| view::object(state, batch)).collect();
     Ok(reply::ok(&account.dialect.list(batches, has_more)))
+}
+
+/// The batches of `account` as a list shows them, newest first.
+pub(super) fn listed(state: &State, account: &Account) -> Result<Vec<Arc<Batch>>, Failure> {
+    if state.faults.take(Fault::List500) {
+        return Err(ApiFailure::server().into());
+    }
+    let mut batches = state.batches.newest_first();
+    batches.retain(|batch| batch.account == *account);
+    if !batches.is_empty() && state.faults.take(Fault::ListStale) {
+        batches.remove(0);
+    }
+    Ok(batches)
 }
 
 /// `POST /batches/{id}/cancel`.
@@ -258,7 +267,11 @@ pub(super) fn cancel(state: &State, account: &Account, id: &str) -> Outcome {
     Ok(reply::ok(&view::object(state, &batch)))
 }
 
-fn find(state: &State, account: &Account, id: &str) -> Result<Arc<Batch>, Failure> {
+/// The batch `id` of `account`.
+///
+/// # Errors
+/// 404, also for a batch of somebody else.
+pub(super) fn find(state: &State, account: &Account, id: &str) -> Result<Arc<Batch>, Failure> {
     state.batches.get(account, id).ok_or_else(|| no_such_batch(id))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each lives below a path of its own (`/groq/openai/v1/…` for Groq), over the same files, batches, faults and counters;
 //! none sees another's. Differences that are numbers and switches stand in [`Rules`]; objects of another shape are made in
-//! `mistral` and `together`. Strict: what the provider's documentation does not name is refused.
+//! `mistral`, `together`, `gemini` and `xai`. Strict: what the provider's documentation does not name is refused.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::sim::files::LIFETIMES;
 use crate::sim::limits::Limits;
-use crate::sim::{mistral, together};
+use crate::sim::{gemini, mistral, together, xai};
 
 /// Whose API a call is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub(super) enum Dialect {
     Doubleword,
     Mistral,
     Together,
+    Gemini,
+    Xai,
 }
 
 /// What a dialect takes and shows.
@@ -49,6 +51,12 @@ pub(super) struct Rules {
     /// The key may come as `api-key`.
     api_key: bool,
     pub(super) expires: bool,
+    /// One that expires has no results (section 4.2).
+    pub(super) expires_without_results: bool,
+    /// Results are files of their own.
+    pub(super) result_files: bool,
+    /// Batches can be listed where OpenAI lists them.
+    pub(super) lists: bool,
     /// There is an error file, whether anything failed or not.
     pub(super) always_error_file: bool,
     /// Results can be read while the batch runs.
@@ -77,6 +85,9 @@ const OPENAI: Rules = Rules {
     settles_files: false,
     api_key: false,
     expires: true,
+    expires_without_results: false,
+    lists: true,
+    result_files: true,
     always_error_file: false,
     partial: false,
     bare_lines: false,
@@ -154,6 +165,27 @@ const TOGETHER: Rules = Rules {
     ..OPENAI
 };
 
+/// Section 4.2: the compatible endpoint; the native routes beside it are in `gemini`.
+const GEMINI: Rules = Rules {
+    base: "/gemini/v1beta/openai",
+    endpoints: &["/chat/completions"],
+    limits: limits(50_000, 2_000_000_000),
+    lifetimes: None,
+    expires_without_results: true,
+    lists: false,
+    ..OPENAI
+};
+
+/// Section 4.9; no limits are documented.
+const XAI: Rules = Rules {
+    base: "/xai/v1",
+    endpoints: &["/chat/completions"],
+    lifetimes: None,
+    mixed_models: true,
+    result_files: false,
+    ..OPENAI
+};
+
 /// A path in OpenAI's terms.
 pub(super) struct Place {
     pub(super) dialect: Dialect,
@@ -163,8 +195,16 @@ pub(super) struct Place {
 }
 
 impl Dialect {
-    const OTHERS: [Self; 6] =
-        [Self::Azure, Self::Groq, Self::DashScope, Self::Doubleword, Self::Mistral, Self::Together];
+    const OTHERS: [Self; 8] = [
+        Self::Azure,
+        Self::Groq,
+        Self::DashScope,
+        Self::Doubleword,
+        Self::Mistral,
+        Self::Together,
+        Self::Gemini,
+        Self::Xai,
+    ];
 
     /// What it takes and shows.
     pub(super) const fn rules(self) -> &'static Rules {
@@ -176,6 +216,8 @@ impl Dialect {
             Self::Doubleword => &DOUBLEWORD,
             Self::Mistral => &MISTRAL,
             Self::Together => &TOGETHER,
+            Self::Gemini => &GEMINI,
+            Self::Xai => &XAI,
         }
     }
 
@@ -201,6 +243,14 @@ impl Dialect {
             Self::Mistral => rest.strip_prefix("/batch/jobs").map(|rest| format!("/batches{rest}")),
             Self::Together if rest == "/files" => return NOWHERE.to_owned(),
             Self::Together => (rest == "/files/upload").then(|| "/files".to_owned()),
+            Self::Xai if rest.ends_with("/cancel") => return NOWHERE.to_owned(),
+            Self::Xai => rest.strip_suffix(":cancel").map(|rest| format!("{rest}/cancel")),
+            // One batch by its whole name (`batches/…`), and the creation. What is more is in `gemini`, or nowhere.
+            Self::Gemini => match rest.strip_prefix("/batches/batches/") {
+                Some(id) if !id.contains('/') => Some(format!("/batches/{id}")),
+                None if !rest.starts_with("/files") && !rest.starts_with("/batches/") => None,
+                _ => return NOWHERE.to_owned(),
+            },
             Self::OpenAi | Self::Azure | Self::Groq | Self::DashScope | Self::Doubleword => None,
         };
         format!("/v1{}", moved.as_deref().unwrap_or(rest))
@@ -246,6 +296,8 @@ impl Dialect {
             }
             Self::Mistral => mistral::job(&object),
             Self::Together => together::job(&object),
+            Self::Gemini => gemini::dressed(object),
+            Self::Xai => xai::job(&object),
         }
     }
 
@@ -259,6 +311,8 @@ impl Dialect {
             }
             Self::Mistral => json!({"object": "list", "total": batches.len(), "data": batches}),
             Self::Together => Value::Array(batches),
+            // There is no list (`Rules::lists`), or one of its own.
+            Self::Gemini | Self::Xai => Value::Null,
         }
     }
 }
@@ -295,6 +349,10 @@ mod tests {
             ("/mistral/v1/batch/jobs/b/cancel", Dialect::Mistral, "/v1/batches/b/cancel"),
             ("/mistral/v1/batches", Dialect::Mistral, "/v1/no-such-route"),
             ("/together/v1/files/upload", Dialect::Together, "/v1/files"),
+            ("/gemini/v1beta/openai/batches/batches/b", Dialect::Gemini, "/v1/batches/b"),
+            ("/xai/v1/batches/b:cancel", Dialect::Xai, "/v1/batches/b/cancel"),
+            ("/gemini/v1beta/openai/files", Dialect::Gemini, "/v1/no-such-route"),
+            ("/gemini/v1beta/openai/chat/completions", Dialect::Gemini, "/v1/chat/completions"),
         ] {
             let place = Dialect::place(path);
             assert_eq!((place.dialect, place.path.as_str()), (dialect, canonical), "{path}");

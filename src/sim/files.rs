@@ -106,10 +106,12 @@ impl Files {
         is_visible(file, account, state.clock.unix_now()).then(|| Arc::clone(file))
     }
 
-    /// How many files there are, and how many bytes they hold.
+    /// How many files there are, and how many bytes they hold. Results that are no files to their owner are none.
     pub(super) fn totals(&self) -> (usize, u64) {
         let shelf = self.0.read();
-        (shelf.in_order.len(), shelf.in_order.values().map(|file| file.len()).sum())
+        let own = |file: &&Arc<StoredFile>| file.uploaded.is_some() || file.account.dialect.rules().result_files;
+        let files = || shelf.in_order.values().filter(own);
+        (files().count(), files().map(|file| file.len()).sum())
     }
 
     /// Forgets everything.

@@ -228,7 +228,8 @@ fn expiry(state: &State, batch: &Batch, total: usize) -> Option<usize> {
         return None;
     }
     let shares = [(Fault::ExpireNone, 0.0), (Fault::ExpireHalf, 0.5), (Fault::ExpireMost, 0.9)];
-    shares.into_iter().find(|(fault, _)| state.faults.take(*fault)).map(|(_, share)| share_of(total, share))
+    let done = shares.into_iter().find(|(fault, _)| state.faults.take(*fault)).map(|(_, share)| share_of(total, share));
+    done.map(|lines| if batch.account.dialect.rules().expires_without_results { 0 } else { lines })
 }
 
 /// From `cancelling` to `cancelled`, with the results of the lines that were done.

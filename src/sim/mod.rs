@@ -16,6 +16,7 @@ mod counters;
 mod dialect;
 mod faults;
 mod files;
+mod gemini;
 mod life;
 mod limits;
 mod live;
@@ -34,6 +35,7 @@ mod together;
 mod upload;
 mod validate;
 mod view;
+mod xai;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use crate::sim::dialect::Dialect;
 use crate::sim::files::LIFETIMES;
 use crate::sim::reply::{ApiFailure, Failure, bad_request};
 use crate::sim::state::{Account, State};
-use crate::sim::{mistral, together};
+use crate::sim::{gemini, mistral, together, xai};
 
 /// What a create call asks for.
 pub(super) struct Order {
@@ -34,6 +34,8 @@ impl Order {
         match dialect {
             Dialect::Mistral => mistral::order(&fields),
             Dialect::Together => together::order(&fields),
+            Dialect::Gemini => gemini::order(&fields),
+            Dialect::Xai => xai::order(&fields),
             Dialect::OpenAi | Dialect::Azure | Dialect::Groq | Dialect::DashScope | Dialect::Doubleword => {
                 Self::of_files_and_batches(dialect, &fields)
             }

@@ -24,7 +24,7 @@ use crate::sim::counters::Seen;
 use crate::sim::dialect::Dialect;
 use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
 use crate::sim::state::{Account, State};
-use crate::sim::{admin, anthropic, background, batches, content, files, live, upload};
+use crate::sim::{admin, anthropic, background, batches, content, files, gemini, live, upload, xai};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
@@ -123,6 +123,13 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
     if place.versioned && query.get("api-version").is_none() {
         return Err(ApiFailure::invalid(404, None, None, "Resource not found: api-version is missing.").into());
     }
+    let native = path.strip_prefix(gemini::NATIVE).filter(|_| place.dialect == Dialect::OpenAi);
+    if let Some(route) = native {
+        let body = read(body).await?;
+        let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
+        state.requests.push(Seen { method, uri, headers, body: body.clone() });
+        return gemini::handle(state, &parts, route, &query, body);
+    }
     let account = account(state, place.dialect, &parts.headers)?;
     let path = place.path;
     let segments: Vec<&str> = path.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
@@ -154,6 +161,10 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
         ("DELETE", ["files", id]) => files::delete(state, &account, id),
         ("GET", ["files", id, "content"]) => content::download(state, &account, id, &query),
         ("POST", ["batches"]) => batches::create(state, &account, &body),
+        ("GET", ["batches"]) if account.dialect == Dialect::Xai => xai::list(state, &account, &query),
+        ("GET", ["batches", id, "results"]) if account.dialect == Dialect::Xai => {
+            xai::results(state, &account, id, &query)
+        }
         ("GET", ["batches"]) => batches::list(state, &account, &query),
         ("GET", ["batches", id]) => batches::get(state, &account, id),
         ("POST", ["batches", id, "cancel"]) => batches::cancel(state, &account, id),

@@ -1,5 +1,7 @@
 //! `POST /files`: the multipart form (providers.md, section 1.2), parts in any order.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
@@ -24,24 +26,36 @@ pub(super) async fn upload(state: &State, account: &Account, headers: &HeaderMap
     let form = read_form(headers, body).await?;
     let now = state.clock.unix_now();
     let (purpose, filename, content, expires_at) = form.checked(account.dialect.rules(), now)?;
-    if !state.files.has_room(account, expires_at.is_some()) {
-        return Err(ApiFailure::rate_limit(60).into());
-    }
     if state.faults.take(Fault::Upload500) {
         return Err(ApiFailure::server().into());
     }
-    if state.faults.take(Fault::Upload413) {
-        return Err(ApiFailure::invalid(413, None, None, "The file is larger than an injected fault allows.").into());
-    }
     if state.faults.take(Fault::UploadTimeout) {
         std::future::pending::<()>().await;
+    }
+    let file = store(state, account, (filename, purpose), content, expires_at)?;
+    Ok(files::object(state, &file))
+}
+
+/// Stores a file whose form is right.
+pub(super) fn store(
+    state: &State,
+    account: &Account,
+    (filename, purpose): (String, String),
+    content: Bytes,
+    expires_at: Option<i64>,
+) -> Result<Arc<StoredFile>, Failure> {
+    if !state.files.has_room(account, expires_at.is_some()) {
+        return Err(ApiFailure::rate_limit(60).into());
+    }
+    if state.faults.take(Fault::Upload413) {
+        return Err(ApiFailure::invalid(413, None, None, "The file is larger than an injected fault allows.").into());
     }
     let file = StoredFile {
         id: state.ids.long("file-"),
         account: account.clone(),
         filename,
         purpose,
-        created_at: now,
+        created_at: state.clock.unix_now(),
         expires_at,
         pieces: vec![content],
         uploaded: Some(Instant::now()),
@@ -52,7 +66,7 @@ pub(super) async fn upload(state: &State, account: &Account, headers: &HeaderMap
     if state.faults.take(Fault::UploadLost) {
         return Err(Failure::Cut);
     }
-    Ok(files::object(state, &file))
+    Ok(file)
 }
 
 #[derive(Default)]

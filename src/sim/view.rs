@@ -25,7 +25,8 @@ pub(super) fn read(state: &State, batch: &Batch) -> Value {
     let mut object = {
         let mut progress = batch.progress.lock();
         let is_done = progress.status == Status::Completed;
-        if is_done && progress.hidden_reads == 0 && state.faults.take(Fault::NullFileIds) {
+        let shows_files = batch.account.dialect.rules().result_files;
+        if is_done && shows_files && progress.hidden_reads == 0 && state.faults.take(Fault::NullFileIds) {
             progress.hidden_reads = HIDDEN_READS;
         }
         let mut object = render(state, batch, &progress);
@@ -45,7 +46,7 @@ pub(super) fn read(state: &State, batch: &Batch) -> Value {
         set(&mut object, "request_counts", json!({"total": 0, "completed": 0, "failed": 0}));
     }
     let mut object = batch.account.dialect.dress(object);
-    if state.faults.take(Fault::StatusUnknown) {
+    if object.get("status").is_some() && state.faults.take(Fault::StatusUnknown) {
         set(&mut object, "status", json!("rebalancing"));
     }
     if state.faults.take(Fault::Capitals) {
@@ -60,7 +61,7 @@ pub(super) fn read(state: &State, batch: &Batch) -> Value {
         }
     }
     if state.faults.take(Fault::MissingFields) {
-        let kept = ["id", "status", "output_file_id", "error_file_id", "output_file", "error_file"];
+        let kept = ["id", "batch_id", "status", "output_file_id", "error_file_id", "output_file", "error_file"];
         if let Some(fields) = object.as_object_mut() {
             fields.retain(|name, value| kept.contains(&name.as_str()) && !value.is_null());
         }

@@ -54,8 +54,7 @@ impl AnthropicProvider {
         path: &str,
         credentials: &Credentials,
     ) -> Result<BatchObject, ProviderError> {
-        let body = self.exchange.call_json(operation, method, path, credentials, None).await?;
-        let object = parse_batch(&body).map_err(|error| unreadable(operation, &error))?;
+        let object = self.exchange.ask(operation, (method, path), credentials, None, parse_batch).await?;
         Ok(self.located(object))
     }
 
@@ -70,8 +69,8 @@ impl AnthropicProvider {
         for _page in 0..MAX_PAGES {
             let cursor = after.as_ref().map_or_else(String::new, |after| format!("&after_id={after}"));
             let path = format!("{BATCHES}?limit=100{cursor}");
-            let body = self.exchange.call_json("look-up", Method::GET, &path, credentials, None).await?;
-            let (batches, has_more) = parse_batch_list(&body).map_err(|error| unreadable("look-up", &error))?;
+            let (batches, has_more) =
+                self.exchange.ask("look-up", (Method::GET, &path), credentials, None, parse_batch_list).await?;
             let last = batches.last().map(|batch| (batch.id.clone(), batch.created_at));
             for batch in batches.into_iter().filter(|batch| may_be(batch, sought, oldest)) {
                 if batch.status == BatchStatus::Running || batch.results_pending {

@@ -39,6 +39,8 @@ pub struct Capability {
     pub completion_window: String,
     /// Results can be read while the batch runs (section 4.11).
     pub partial_results: bool,
+    /// A batch has its lines only when its file was read, and may look as if it were over before (section 4.9).
+    pub lines_come_late: bool,
     /// The shortest pause between two looks at one batch.
     pub min_poll: Duration,
     /// There are no batches: so many marked calls run live at a time, and the others wait for a place.
@@ -84,6 +86,7 @@ impl Capability {
             line_form: kind.line_form,
             completion_window: provider.completion_window.clone().unwrap_or(kind.completion_window),
             partial_results: kind.partial_results,
+            lines_come_late: kind.lines_come_late,
             min_poll: provider.min_poll.unwrap_or(kind.min_poll),
             live_calls,
         }
@@ -163,12 +166,18 @@ impl Capability {
                 upload: Upload { path: "/files/upload", purpose: "batch-api", names_file: true, ..Upload::OPENAI },
                 ..Self::compatible()
             },
-            // Sections 4.2, 4.9, 4.12 and 4.15: no batches, or none that nightbus speaks.
-            ProviderKind::Gemini
-            | ProviderKind::Xai
-            | ProviderKind::OpenRouter
-            | ProviderKind::Vllm
-            | ProviderKind::OpenAiCompatible => Self { endpoints: Vec::new(), ..Self::compatible() },
+            // Section 4.2: files of 2 GB; how many lines they may have is not said.
+            ProviderKind::Gemini => {
+                Self { max_bytes: 2_000_000_000, endpoints: vec![Endpoint::ChatCompletions], ..Self::compatible() }
+            }
+            // Section 4.9: no limits are documented; OpenAI's are kept to.
+            ProviderKind::Xai => {
+                Self { endpoints: vec![Endpoint::ChatCompletions], lines_come_late: true, ..Self::compatible() }
+            }
+            // Sections 4.12 and 4.15: no batches, or none that nightbus speaks.
+            ProviderKind::OpenRouter | ProviderKind::Vllm | ProviderKind::OpenAiCompatible => {
+                Self { endpoints: Vec::new(), ..Self::compatible() }
+            }
             // providers.md, sections 1.2, 1.3, 1.8 and 1.12.
             ProviderKind::OpenAi => Self {
                 max_requests: 50_000,
@@ -185,6 +194,7 @@ impl Capability {
                 line_form: LineForm::OpenAi,
                 completion_window: DAY.to_owned(),
                 partial_results: false,
+                lines_come_late: false,
                 min_poll: Duration::ZERO,
                 live_calls: None,
             },

@@ -3,13 +3,14 @@
 //! Bodies of answers other than downloads are read up to 8 MiB, those of live calls up to 256 MiB. Used by each kind's module beside this one.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
@@ -58,7 +59,7 @@ pub(super) struct Content {
 
 impl Exchange {
     /// To the provider at `base_url` (with `/v1` at its end).
-    pub(super) fn new(client: UpstreamClient, base_url: &Uri) -> Self {
+    pub(super) fn new(client: UpstreamClient, base_url: &dyn Display) -> Self {
         Self { client, base_url: base_url.to_string().trim_end_matches('/').to_owned(), version: None }
     }
 
@@ -101,13 +102,13 @@ impl Exchange {
         operation: &'static str,
         request: Request<Body>,
         bound: Duration,
-    ) -> Result<Bytes, ProviderError> {
+    ) -> Result<(HeaderMap, Bytes), ProviderError> {
         let exchange = async {
             let response = self.send(operation, request).await?;
             let (parts, body) = response.into_parts();
             let body = read(operation, body, MAX_ANSWER_BYTES).await?;
             if parts.status.is_success() {
-                Ok(body)
+                Ok((parts.headers, body))
             } else {
                 Err(refused(operation, parts.status, &parts.headers, body))
             }
@@ -130,6 +131,17 @@ impl Exchange {
         credentials: &Credentials,
         json: Option<Vec<u8>>,
     ) -> Result<Bytes, ProviderError> {
+        self.call_for_headers(operation, (method, path), credentials, json).await.map(|(_, body)| body)
+    }
+
+    /// The same, with the headers of the answer.
+    pub(super) async fn call_for_headers(
+        &self,
+        operation: &'static str,
+        (method, path): (Method, &str),
+        credentials: &Credentials,
+        json: Option<Vec<u8>>,
+    ) -> Result<(HeaderMap, Bytes), ProviderError> {
         let has_body = json.is_some();
         let body = json.map_or_else(empty, full);
         let mut request = self.request(operation, method, path, credentials, body)?;
@@ -137,6 +149,19 @@ impl Exchange {
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         self.call(operation, request, CALL_TIMEOUT).await
+    }
+
+    /// The same, with its answer read by `parse`.
+    pub(super) async fn ask<T, E: Display>(
+        &self,
+        operation: &'static str,
+        (method, path): (Method, &str),
+        credentials: &Credentials,
+        json: Option<Vec<u8>>,
+        parse: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, ProviderError> {
+        let body = self.call_json(operation, method, path, credentials, json).await?;
+        parse(&body).map_err(|error| unreadable(operation, &error))
     }
 
     /// A `POST` with a body that may be long; it has as much more time as it is long.
@@ -154,7 +179,7 @@ impl Exchange {
         if let Ok(value) = HeaderValue::from_str(&content.content_type) {
             headers.insert(CONTENT_TYPE, value);
         }
-        self.call(operation, request, bound).await
+        self.call(operation, request, bound).await.map(|(_, body)| body)
     }
 
     /// A live call, read whole.
@@ -184,6 +209,15 @@ impl Exchange {
             .unwrap_or_else(|_elapsed| Err(no_answer(LIVE, format!("no answer within {} s", bound.as_secs()), true)))
     }
 
+    /// A page of results, whole; it may be long.
+    pub(super) async fn read_page(&self, path: &str, credentials: &Credentials) -> Result<Bytes, ProviderError> {
+        let (_, body) = self.open(path, credentials).await?;
+        let reading = read("download", body, MAX_LIVE_ANSWER_BYTES);
+        tokio::time::timeout(LONG_CALL_TIMEOUT, reading)
+            .await
+            .unwrap_or_else(|_elapsed| Err(no_answer("download", "no whole page in time".to_owned(), true)))
+    }
+
     /// Opens a result file as a stream.
     pub(super) async fn open(&self, path: &str, credentials: &Credentials) -> Result<(HeaderMap, Body), ProviderError> {
         let request = self.request("download", Method::GET, path, credentials, empty())?;
@@ -206,6 +240,19 @@ impl Exchange {
     }
 }
 
+/// A value as it stands in a query.
+pub(super) fn query_value(text: &str) -> String {
+    let mut value = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            value.push(char::from(byte));
+        } else {
+            value.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    value
+}
+
 async fn read(operation: &'static str, mut body: Body, most: usize) -> Result<Bytes, ProviderError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -223,7 +270,7 @@ const fn no_answer(operation: &'static str, cause: String, may_have_taken_effect
 }
 
 /// An answer that cannot be understood.
-pub(super) fn unreadable(operation: &'static str, cause: &dyn std::fmt::Display) -> ProviderError {
+pub(super) fn unreadable(operation: &'static str, cause: &dyn Display) -> ProviderError {
     ProviderError::Unreadable { operation, cause: cause.to_string() }
 }
 

@@ -42,24 +42,12 @@ impl MistralProvider {
         Self { files: Files { exchange: Exchange::new(client, base_url), capability } }
     }
 
-    async fn ask(
-        &self,
-        operation: &'static str,
-        method: Method,
-        path: &str,
-        credentials: &Credentials,
-        json: Option<Vec<u8>>,
-    ) -> Result<BatchObject, ProviderError> {
-        let body = self.files.exchange.call_json(operation, method, path, credentials, json).await?;
-        parse_job(&body).map_err(|error| unreadable(operation, &error))
-    }
-
     async fn find_job(&self, credentials: &Credentials, sought: &Sought) -> Result<Option<BatchObject>, ProviderError> {
         // In which order jobs are listed is not documented: every page is read.
         for page in 0..MAX_PAGES {
             let path = format!("{JOBS}?page={page}&page_size={PAGE}&created_after={}", sought.not_before());
-            let body = self.files.exchange.call_json("look-up", Method::GET, &path, credentials, None).await?;
-            let (jobs, listed) = parse_jobs(&body).map_err(|error| unreadable("look-up", &error))?;
+            let (jobs, listed) =
+                self.files.exchange.ask("look-up", (Method::GET, &path), credentials, None, parse_jobs).await?;
             if let Some(found) = jobs.into_iter().find(|job| sought.is(job)) {
                 return Ok(Some(found));
             }
@@ -91,7 +79,7 @@ impl BatchProvider for MistralProvider {
                 metadata: Metadata::of(batch.id),
             };
             let json = serde_json::to_vec(&call).unwrap_or_default();
-            self.ask("create", Method::POST, JOBS, credentials, Some(json)).await
+            self.files.exchange.ask("create", (Method::POST, JOBS), credentials, Some(json), parse_job).await
         })
     }
 
@@ -100,13 +88,17 @@ impl BatchProvider for MistralProvider {
     }
 
     fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
-        Box::pin(async move { self.ask("poll", Method::GET, &format!("{JOBS}/{batch}"), credentials, None).await })
+        Box::pin(async move {
+            let path = format!("{JOBS}/{batch}");
+            self.files.exchange.ask("poll", (Method::GET, &path), credentials, None, parse_job).await
+        })
     }
 
     fn cancel<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
-        Box::pin(
-            async move { self.ask("cancel", Method::POST, &format!("{JOBS}/{batch}/cancel"), credentials, None).await },
-        )
+        Box::pin(async move {
+            let path = format!("{JOBS}/{batch}/cancel");
+            self.files.exchange.ask("cancel", (Method::POST, &path), credentials, None, parse_job).await
+        })
     }
 
     fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body> {

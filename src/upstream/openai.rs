@@ -41,8 +41,8 @@ impl OpenAiProvider {
             let path = after
                 .as_ref()
                 .map_or_else(|| "/batches?limit=100".to_owned(), |after| format!("/batches?limit=100&after={after}"));
-            let body = self.files.exchange.call_json("look-up", Method::GET, &path, credentials, None).await?;
-            let (batches, has_more) = parse_batch_list(&body).map_err(|error| unreadable("look-up", &error))?;
+            let (batches, has_more) =
+                self.files.exchange.ask("look-up", (Method::GET, &path), credentials, None, parse_batch_list).await?;
             let last = batches.last().map(|batch| (batch.id.clone(), batch.created_at));
             if let Some(found) = batches.into_iter().find(|batch| sought.is(batch)) {
                 return Ok(Some(found));
@@ -85,9 +85,7 @@ impl BatchProvider for OpenAiProvider {
                 metadata: Metadata::of(batch.id),
             };
             let json = serde_json::to_vec(&call).unwrap_or_default();
-            let body =
-                self.files.exchange.call_json("create", Method::POST, "/batches", credentials, Some(json)).await?;
-            parse_batch(&body).map_err(|error| unreadable("create", &error))
+            self.files.exchange.ask("create", (Method::POST, "/batches"), credentials, Some(json), parse_batch).await
         })
     }
 
@@ -97,20 +95,15 @@ impl BatchProvider for OpenAiProvider {
 
     fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
         Box::pin(async move {
-            let body = self
-                .files
-                .exchange
-                .call_json("poll", Method::GET, &format!("/batches/{batch}"), credentials, None)
-                .await?;
-            parse_batch(&body).map_err(|error| unreadable("poll", &error))
+            let path = format!("/batches/{batch}");
+            self.files.exchange.ask("poll", (Method::GET, &path), credentials, None, parse_batch).await
         })
     }
 
     fn cancel<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
         Box::pin(async move {
             let path = format!("/batches/{batch}/cancel");
-            let body = self.files.exchange.call_json("cancel", Method::POST, &path, credentials, None).await?;
-            parse_batch(&body).map_err(|error| unreadable("cancel", &error))
+            self.files.exchange.ask("cancel", (Method::POST, &path), credentials, None, parse_batch).await
         })
     }
 

@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::body::Body;
 use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
-use crate::upstream::exchange::{Exchange, unreadable};
+use crate::upstream::exchange::Exchange;
 use crate::upstream::files::Files;
 use crate::upstream::provider::{
-    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError, ProviderFuture, Sought,
+    BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderFuture, Sought,
 };
 use crate::wire::batch::BatchObject;
 use crate::wire::together::{parse_created, parse_job, parse_jobs};
@@ -35,17 +35,6 @@ impl TogetherProvider {
     pub fn new(client: UpstreamClient, base_url: &Uri, capability: Capability) -> Self {
         Self { files: Files { exchange: Exchange::new(client, base_url), capability } }
     }
-
-    async fn ask(
-        &self,
-        operation: &'static str,
-        method: Method,
-        path: &str,
-        credentials: &Credentials,
-    ) -> Result<BatchObject, ProviderError> {
-        let body = self.files.exchange.call_json(operation, method, path, credentials, None).await?;
-        parse_job(&body).map_err(|error| unreadable(operation, &error))
-    }
 }
 
 impl BatchProvider for TogetherProvider {
@@ -66,28 +55,31 @@ impl BatchProvider for TogetherProvider {
                 completion_window: &self.files.capability.completion_window,
             };
             let json = serde_json::to_vec(&call).unwrap_or_default();
-            let body = self.files.exchange.call_json("create", Method::POST, BATCHES, credentials, Some(json)).await?;
-            parse_created(&body).map_err(|error| unreadable("create", &error))
+            self.files.exchange.ask("create", (Method::POST, BATCHES), credentials, Some(json), parse_created).await
         })
     }
 
     /// All jobs are listed at once.
     fn find<'a>(&'a self, credentials: &'a Credentials, sought: &'a Sought) -> ProviderFuture<'a, Option<BatchObject>> {
         Box::pin(async move {
-            let body = self.files.exchange.call_json("look-up", Method::GET, BATCHES, credentials, None).await?;
-            let jobs = parse_jobs(&body).map_err(|error| unreadable("look-up", &error))?;
+            let jobs =
+                self.files.exchange.ask("look-up", (Method::GET, BATCHES), credentials, None, parse_jobs).await?;
             Ok(jobs.into_iter().find(|job| sought.is(job)))
         })
     }
 
     fn get<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
-        Box::pin(async move { self.ask("poll", Method::GET, &format!("{BATCHES}/{batch}"), credentials).await })
+        Box::pin(async move {
+            let path = format!("{BATCHES}/{batch}");
+            self.files.exchange.ask("poll", (Method::GET, &path), credentials, None, parse_job).await
+        })
     }
 
     fn cancel<'a>(&'a self, credentials: &'a Credentials, batch: &'a str) -> ProviderFuture<'a, BatchObject> {
-        Box::pin(
-            async move { self.ask("cancel", Method::POST, &format!("{BATCHES}/{batch}/cancel"), credentials).await },
-        )
+        Box::pin(async move {
+            let path = format!("{BATCHES}/{batch}/cancel");
+            self.files.exchange.ask("cancel", (Method::POST, &path), credentials, None, parse_job).await
+        })
     }
 
     fn download<'a>(&'a self, credentials: &'a Credentials, file: &'a str) -> ProviderFuture<'a, Body> {

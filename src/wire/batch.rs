@@ -34,6 +34,32 @@ pub struct BatchObject {
     pub created_at: Option<i64>,
 }
 
+impl BatchObject {
+    /// As it was read, with what follows from the rest: empty ids are none, and one that has ended without the files that its
+    /// counts promise is still being written (providers.md, section 8, `results`).
+    pub(in crate::wire) fn settled(mut self) -> Self {
+        self.output_file_id = self.output_file_id.filter(|id| !id.is_empty());
+        self.error_file_id = self.error_file_id.filter(|id| !id.is_empty());
+        let promises = |count: Option<u32>| count.is_some_and(|count| count > 0);
+        let (no_output, no_errors) = (self.output_file_id.is_none(), self.error_file_id.is_none());
+        self.results_pending = match self.status {
+            BatchStatus::Running | BatchStatus::Failed => false,
+            BatchStatus::Completed if no_output && no_errors => true,
+            BatchStatus::Completed | BatchStatus::Expired | BatchStatus::Cancelled => {
+                (promises(self.completed) && no_output) || (promises(self.failed) && no_errors)
+            }
+        };
+        self
+    }
+}
+
+impl BatchFault {
+    /// Of a batch as a whole, by the message alone.
+    pub(in crate::wire) const fn whole(message: String) -> Self {
+        Self { code: String::new(), message, param: None, line: None }
+    }
+}
+
 /// A time as providers write it: Unix seconds, or RFC 3339 text (section 4.1).
 pub(in crate::wire) fn unix_seconds(value: &Value) -> Option<i64> {
     let text = || value.as_str()?.parse().ok().map(jiff::Timestamp::as_second);

@@ -50,22 +50,13 @@ pub fn parse_job(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
         "CANCELLED" => BatchStatus::Cancelled,
         _ => BatchStatus::Running,
     };
-    let output_file_id = job.output_file.filter(|id| !id.is_empty());
-    let error_file_id = job.error_file.filter(|id| !id.is_empty());
-    let promises = |count: Option<u32>| count.is_some_and(|count| count > 0);
-    let has_ended = !matches!(status, BatchStatus::Running | BatchStatus::Failed);
-    let nothing = output_file_id.is_none() && error_file_id.is_none();
-    let results_pending = has_ended
-        && ((status == BatchStatus::Completed && nothing)
-            || (promises(job.succeeded_requests) && output_file_id.is_none())
-            || (promises(job.failed_requests) && error_file_id.is_none()));
-    Ok(BatchObject {
+    let object = BatchObject {
         id: job.id,
         status,
         status_text,
-        results_pending,
-        output_file_id,
-        error_file_id,
+        results_pending: false,
+        output_file_id: job.output_file,
+        error_file_id: job.error_file,
         completed: job.succeeded_requests,
         failed: job.failed_requests,
         total: job.total_requests,
@@ -73,7 +64,8 @@ pub fn parse_job(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
         nightbus_batch: job.metadata.and_then(|metadata| Some(metadata.get("nightbus_batch")?.as_str()?.to_owned())),
         input_file_id: job.input_files.into_iter().next(),
         created_at: unix_seconds(&job.created_at),
-    })
+    };
+    Ok(object.settled())
 }
 
 /// Reads a page of jobs: those that can be read, and how many there were.
@@ -85,8 +77,7 @@ pub fn parse_jobs(body: &[u8]) -> Result<(Vec<BatchObject>, usize), serde_json::
 
 /// Errors have a message and a count, and name no line.
 fn fault(raw: &Value) -> BatchFault {
-    let message = raw.get("message").and_then(text_of).or_else(|| text_of(raw)).unwrap_or_default();
-    BatchFault { code: String::new(), message, param: None, line: None }
+    BatchFault::whole(raw.get("message").and_then(text_of).or_else(|| text_of(raw)).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -39,24 +39,19 @@ pub fn parse_job(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
         "CANCELLED" => BatchStatus::Cancelled,
         _ => BatchStatus::Running,
     };
-    let output_file_id = job.output_file_id.filter(|id| !id.is_empty());
-    let error_file_id = job.error_file_id.filter(|id| !id.is_empty());
     let error = job.error.filter(|message| !message.is_empty());
-    Ok(BatchObject {
+    let object = BatchObject {
         id: job.id,
         status,
         status_text,
-        results_pending: status == BatchStatus::Completed && output_file_id.is_none() && error_file_id.is_none(),
-        output_file_id,
-        error_file_id,
-        errors: error
-            .map(|message| BatchFault { code: String::new(), message, param: None, line: None })
-            .into_iter()
-            .collect(),
+        output_file_id: job.output_file_id,
+        error_file_id: job.error_file_id,
+        errors: error.map(BatchFault::whole).into_iter().collect(),
         input_file_id: job.input_file_id,
         created_at: unix_seconds(&job.created_at),
         ..BatchObject::default()
-    })
+    };
+    Ok(object.settled())
 }
 
 /// Reads the answer to a creation: the job stands inside it.

@@ -1,7 +1,10 @@
 //! Runs the built binary: to its end, or in the background until it is stopped.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
 
 /// How a command ended.
 pub(crate) struct Done {
@@ -53,6 +56,16 @@ impl Running {
         let mut running = Self { child, url: String::new(), _out: out };
         running.url = url.unwrap_or_else(|| panic!("{arguments:?} ended without {ready:?}"));
         running
+    }
+
+    /// What a simulator says of itself: `/sim/{route}`.
+    pub(crate) fn told(&self, route: &str) -> Value {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /sim/{route} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
     /// Asks it to stop and returns its exit code; none: it was killed.

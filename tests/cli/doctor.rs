@@ -47,3 +47,31 @@ fn nobody_upstream_is_a_failure_that_says_what_to_try() {
     let unknown = doctor("http://127.0.0.1:9", folder.path(), None, &["--provider", "nobody"]);
     assert!(unknown.code == 2 && unknown.err.contains("openai"), "{}", unknown.err);
 }
+
+#[test]
+fn one_batch_proves_a_provider_and_is_asked_for_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["simulate", "--listen", "127.0.0.1:0", "--batch-seconds", "0.2"];
+    let sim = Running::start(&arguments, "simulator listening on ");
+    let key = Some("sk-very-secret");
+    let unasked = doctor(&sim.url, folder.path(), key, &["--batch", "gpt-6-luna"]);
+    assert!(unasked.code == 2 && unasked.err.contains("--yes"), "{}{}", unasked.out, unasked.err);
+    let proved = doctor(&sim.url, folder.path(), key, &["--batch", "gpt-6-luna", "--yes", "--json"]);
+    assert_eq!((proved.code, result(&proved, "one batch").as_str()), (0, "ok"), "{}{}", proved.out, proved.err);
+    assert!(proved.err.contains("for about $") && !(proved.out + &proved.err).contains("very-secret"));
+    let refused = doctor(&sim.url, folder.path(), key, &["--batch", "gpt-6-no-batch", "--yes"]);
+    assert!(refused.code == 1 && refused.out.contains("fail  one batch"), "{}{}", refused.out, refused.err);
+}
+
+#[test]
+fn a_batch_that_takes_too_long_is_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["simulate", "--listen", "127.0.0.1:0", "--batch-seconds", "600"];
+    let sim = Running::start(&arguments, "simulator listening on ");
+    let late = doctor(&sim.url, folder.path(), Some("sk-x"), &["--batch", "gpt-6-luna", "--yes", "--wait", "1"]);
+    assert!(late.code == 1 && late.out.contains("is cancelled"), "{}{}", late.out, late.err);
+    assert!(!late.err.contains("stays at the provider"), "{}", late.err);
+    let status = sim.told("batches")["data"][0]["status"].as_str().unwrap().to_owned();
+    assert!(status.starts_with("cancell"), "{status}");
+    assert_eq!(sim.told("counters")["files_stored"], 0);
+}

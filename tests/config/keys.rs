@@ -68,6 +68,7 @@ const WITH_COMPANY: &[&str] = &[
     "default_provider",
     "prices",
     "providers.openai.api_version",
+    "providers.openai.cache_ttl",
     "providers.openai.max_live_calls",
     "providers.openai.webhook_secret_env",
     "deferral.rules[].model",
@@ -149,14 +150,18 @@ fn kinds_know_their_address_and_what_they_cannot_do() {
     assert_eq!(shown(&load_with(own, &[]).unwrap(), "providers.own.max_live_calls"), "8");
     let groq = load_with("[providers.groq]\nkind = \"groq\"\ncompletion_window = \"7d\"", &[]).unwrap();
     assert_eq!(shown(&groq, "providers.groq.completion_window"), "\"7d\"");
+    let hour = load_with("[providers.anthropic]\ncache_ttl = \"1h\"", &[]).unwrap();
+    assert_eq!(shown(&hour, "providers.anthropic.cache_ttl"), "\"1h\"");
     for (text, expected) in [
         ("[providers.own]\nkind = \"vllm\"", "providers.own.base_url: is required"),
         ("[providers.azure]\nkind = \"azure\"", "providers.azure.base_url: is required"),
-        ("[providers.m]\nkind = \"gemini\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
+        ("[providers.m]\nkind = \"openrouter\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
         ("[providers.openai]\napi_version = \"1\"", "azure"),
         ("[providers.azure]\nkind = \"azure\"\nbase_url = \"http://h/v1\"\napi_version = \"a&b\"", "api_version"),
         ("[providers.x]\nkind = \"mistal\"\nbase_url = \"http://h/v1\"", "mistral"),
         ("[providers.x]\nkind = \"mistal\"", "mistral"),
+        ("[providers.openai]\ncache_ttl = \"1h\"", "is for kind \"anthropic\" alone"),
+        ("[providers.anthropic]\ncache_ttl = \"2h\"", "expected one of \"1h\""),
         ("[providers.openai]\nmax_live_calls = 8", "is for kinds without batches"),
         ("[providers.openai]\ncompletion_window = \"48h\"", "knows \"24h\" alone"),
         ("[providers.groq]\nkind = \"groq\"\ncompletion_window = \"a week\"", "expected hours or days"),

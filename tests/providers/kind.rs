@@ -15,22 +15,37 @@ pub(crate) struct Kind {
     model: &'static str,
     /// The list of batches, below `base`.
     batches: &'static str,
+    /// How the simulator cancels one, below its address: `{base}` and `{id}`.
+    cancel: &'static str,
     anthropic: bool,
 }
 
 const fn chat(name: &'static str, base: &'static str, model: &'static str) -> Kind {
-    Kind { name, base, model, batches: "/batches", anthropic: false }
+    Kind { name, base, model, batches: "/batches", cancel: "{base}/batches/{id}/cancel", anthropic: false }
 }
 
 pub(crate) const OPENAI: Kind = chat("openai", "/v1", "gpt-6-luna");
-pub(crate) const ANTHROPIC: Kind =
-    Kind { name: "anthropic", base: "/v1", model: "claude-haiku-5-5", batches: "/messages/batches", anthropic: true };
+pub(crate) const ANTHROPIC: Kind = Kind {
+    batches: "/messages/batches",
+    cancel: "{base}/messages/batches/{id}/cancel",
+    anthropic: true,
+    ..chat("anthropic", "/v1", "claude-haiku-5-5")
+};
 pub(crate) const AZURE: Kind = chat("azure", "/azure/openai/v1", "gpt-6-luna");
 pub(crate) const GROQ: Kind = chat("groq", "/groq/openai/v1", "openai/gpt-oss-120b");
 pub(crate) const DASHSCOPE: Kind = chat("dashscope", "/dashscope/compatible-mode/v1", "qwen-plus");
 pub(crate) const DOUBLEWORD: Kind = chat("doubleword", "/doubleword/v1", "Qwen/Qwen3-30B");
-pub(crate) const MISTRAL: Kind =
-    Kind { batches: "/batch/jobs", ..chat("mistral", "/mistral/v1", "mistral-small-latest") };
+pub(crate) const MISTRAL: Kind = Kind {
+    batches: "/batch/jobs",
+    cancel: "{base}/batch/jobs/{id}/cancel",
+    ..chat("mistral", "/mistral/v1", "mistral-small-latest")
+};
+pub(crate) const XAI: Kind = Kind { cancel: "{base}/batches/{id}:cancel", ..chat("xai", "/xai/v1", "grok-4.3") };
+pub(crate) const GEMINI: Kind = Kind {
+    // The id has its `batches/`.
+    cancel: "/gemini/v1beta/{id}:cancel",
+    ..chat("gemini", "/gemini/v1beta/openai", "gemini-3.5-flash")
+};
 pub(crate) const TOGETHER: Kind = chat("together", "/together/v1", "meta-llama/Llama-4-Scout");
 
 const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
@@ -93,8 +108,12 @@ impl Kind {
 
     /// Cancels a batch at the provider, behind nightbus's back.
     pub(crate) async fn cancel(&self, provider: &Provider, key: &str, batch: &str) -> u16 {
+        let path = self.cancel.replace("{base}", self.base).replace("{id}", batch);
+        if self.name == "gemini" {
+            let client = Client::new(provider.sim.addr(), "");
+            return client.post(&path, &[("x-goog-api-key", key)], "").await.status.as_u16();
+        }
         let client = Client::new(provider.sim.addr(), key);
-        let path = format!("{}{}/{batch}/cancel", self.base, self.batches);
         let headers: &[(&str, &str)] = if self.anthropic { &[VERSION] } else { &[] };
         client.post(&path, headers, "").await.status.as_u16()
     }

@@ -142,7 +142,8 @@ async fn cancelled(kind: &Kind) -> String {
 async fn running(provider: &Provider) -> String {
     eventually("a batch gets stuck", || async {
         let batches = provider.batches().await;
-        let id = batches.first()?.get("id")?.as_str()?.to_owned();
+        let first = batches.first()?;
+        let id = first.get("id").or_else(|| first.get("batch_id"))?.as_str()?.to_owned();
         (provider.fired("stuck-in-progress") == 1).then_some(id)
     })
     .await

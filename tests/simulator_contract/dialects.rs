@@ -178,3 +178,64 @@ async fn togethers_job_stands_in_its_creation_and_has_no_metadata() {
     order["metadata"] = json!({});
     assert_eq!(api.post("/together/v1/batches", &order).await.status, 400);
 }
+
+#[tokio::test]
+async fn gemini_has_no_files_lists_or_metadata_where_openai_has_them_and_another_header_beside_it() {
+    let api = Api::quick().await;
+    let base = "/gemini/v1beta/openai";
+    for (method, path) in [
+        (Method::GET, "/batches"),
+        (Method::GET, "/files"),
+        (Method::POST, "/files"),
+        (Method::GET, "/batches/b"),
+        (Method::POST, "/batches/batches/b/cancel"),
+    ] {
+        let reply = api.send(method.clone(), &format!("{base}{path}"), "application/json", "{}").await.unwrap();
+        assert_eq!(reply.status, 404, "{method} {path}");
+    }
+    let order = |more: Value| {
+        let mut order =
+            json!({"input_file_id": "files/f", "endpoint": "/v1/chat/completions", "completion_window": "24h"});
+        order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        order
+    };
+    assert_eq!(api.post(&format!("{base}/batches"), &order(json!({"metadata": {"a": "b"}}))).await.status, 400);
+    assert_eq!(api.post(&format!("{base}/batches"), &order(json!({"input_file_id": "f"}))).await.status, 400);
+    let created = api.post(&format!("{base}/batches"), &order(json!({}))).await.json();
+    let name = created["id"].as_str().unwrap();
+    assert!(name.starts_with("batches/") && created["input_file_id"] == "files/f", "{created}");
+    assert_eq!(api.get(&format!("{base}/batches/{name}")).await.status, 200);
+    assert_eq!(api.get("/gemini/v1beta/batches").await.status, 401, "a bearer is no key there");
+    let request = Request::get(format!("http://{}/gemini/v1beta/batches", api.sim.addr()));
+    let request = request.header("x-goog-api-key", "sk-test").body(Full::new(Vec::new().into())).unwrap();
+    let listed = api.send_request(request).await.unwrap().json();
+    assert_eq!(listed["operations"][0]["name"], name, "{listed}");
+    assert_eq!(listed["operations"][0]["metadata"]["inputConfig"]["fileName"], "files/f", "{listed}");
+}
+
+#[tokio::test]
+async fn xais_batches_have_a_name_and_no_status_and_are_cancelled_behind_a_colon() {
+    let api = Api::quick().await;
+    let file = upload(&api, "/xai/v1/files", &[("purpose", "batch")], LINE).await.json();
+    let order = json!({"name": "bat_1", "input_file_id": file["id"]});
+    let odd = json!({"name": "bat_1", "input_file_id": file["id"], "endpoint": "/v1/chat/completions"});
+    assert_eq!(api.post("/xai/v1/batches", &odd).await.status, 400);
+    let created = api.post("/xai/v1/batches", &order).await.json();
+    assert_eq!((created.get("status"), &created["name"]), (None, &json!("bat_1")));
+    assert_eq!(created["state"]["num_requests"], 0, "{created}");
+    let path = format!("/xai/v1/batches/{}", created["batch_id"].as_str().unwrap());
+    assert_eq!(api.post(&format!("{path}/cancel"), &json!({})).await.status, 404);
+    assert_eq!(api.get("/xai/v1/batches").await.json()["batches"][0]["batch_id"], created["batch_id"]);
+    let mut results = Value::Null;
+    for _ in 0..2_000 {
+        let state = api.get(&path).await.json()["state"].clone();
+        if state["num_requests"] == 1 && state["num_pending"] == 0 {
+            results = api.get(&format!("{path}/results?limit=100")).await.json();
+            break;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let first = &results["results"][0];
+    assert_eq!((&first["batch_request_id"], &results["pagination_token"]), (&json!("a"), &Value::Null), "{results}");
+    assert!(first["batch_result"]["response"]["chat_get_completion"]["choices"].is_array(), "{results}");
+}

@@ -20,8 +20,8 @@ pub(super) const PROVIDERS: Section = Section {
             "kind",
             Kind::Choice(ProviderKind::NAMES),
             "The API it speaks. Batches: `openai` (it fits everybody with OpenAI's Files and Batches), `azure`, `groq`, \
-             `dashscope`, `doubleword`, `mistral`, `together`, and `anthropic` (Messages and Message Batches). Live only, with \
-             no discount: `gemini`, `xai`, `openrouter`, whose batches have another wire, and `vllm`, \
+             `dashscope`, `doubleword`, `gemini`, `mistral`, `together`, `xai`, and `anthropic` (Messages and Message Batches). Live only, with \
+             no discount: `openrouter`, whose batches have another wire, and `vllm`, \
              `openai-compatible`. The provider called `anthropic` is of that kind without being told.",
         )
         .default("\"openai\""),
@@ -76,9 +76,18 @@ pub(super) const PROVIDERS: Section = Section {
         .example("\"60s\"")
         .risk("Answers are found so much later."),
         Key::new(
+            "cache_ttl",
+            Kind::Choice(&["1h"]),
+            "Kind `anthropic`: `\"cache_control\": {\"type\": \"ephemeral\"}` without a `ttl` asks for one hour in deferred calls, as \
+             if the caller had written it; bodies that name a `ttl` anywhere, and live calls, stay as they are. Lines of a batch \
+             seldom run within the five minutes that are meant otherwise.",
+        )
+        .example("\"1h\"")
+        .risk("Writing to the cache for an hour costs twice the input price instead of 1.25 times: worth it where many calls share a prefix."),
+        Key::new(
             "max_live_calls",
             Kind::Count { min: 1, max: 65_536 },
-            "For providers without batches (`vllm`, `openai-compatible`, `gemini`, `xai`, `openrouter`): marked calls wait in the \
+            "For providers without batches (`vllm`, `openai-compatible`, `openrouter`): marked calls wait in the \
              queue, and so many of them run live at a time. There is no discount, and they say so. Without it they go live at once.",
         )
         .example("8"),

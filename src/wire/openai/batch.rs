@@ -85,21 +85,13 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
     let counts: Counts = lenient(raw.request_counts).unwrap_or_default();
     let errors: Option<Errors> = lenient(raw.errors);
     let metadata: Option<HashMap<String, Value>> = lenient(raw.metadata);
-    let status = status(&status_text);
-    let output_file_id = raw.output_file_id.filter(|id| !id.is_empty());
-    let error_file_id = raw.error_file_id.filter(|id| !id.is_empty());
-    let promises = |count: Option<u32>| count.is_some_and(|count| count > 0);
-    let nothing = output_file_id.is_none() && error_file_id.is_none();
-    Ok(BatchObject {
+    let object = BatchObject {
         id: raw.id,
-        status,
+        status: status(&status_text),
         status_text,
-        // Ended, and no ids yet (providers.md, section 8, `results`).
-        results_pending: (status == BatchStatus::Completed && nothing)
-            || (promises(counts.completed) && output_file_id.is_none())
-            || (promises(counts.failed) && error_file_id.is_none()),
-        output_file_id,
-        error_file_id,
+        results_pending: false,
+        output_file_id: raw.output_file_id,
+        error_file_id: raw.error_file_id,
         total: counts.total,
         completed: counts.completed,
         failed: counts.failed,
@@ -109,7 +101,8 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchObject, serde_json::Error> {
             .and_then(|value| value.as_str().map(ToOwned::to_owned)),
         input_file_id: raw.input_file_id,
         created_at: unix_seconds(&raw.created_at),
-    })
+    };
+    Ok(object.settled())
 }
 
 /// Reads a page of `GET /batches`: the batches that can be read, and whether there are more. The last id is the cursor.
