@@ -11,6 +11,7 @@ use super::metrics::{ByCode, ByEndpoint, ByOperation, ByOutcome, ByProvider, ByR
 use crate::domain::batch::BatchState;
 use crate::domain::ids::{BatchId, CallbackId, FlightId, RequestId};
 use crate::domain::lane::{Endpoint, LaneKey};
+use crate::domain::trace::TraceContext;
 
 impl Telemetry {
     /// A deferred request is durable. `endpoint` as in a batch line, `bytes` of its body.
@@ -21,9 +22,9 @@ impl Telemetry {
         self.inner.metrics.accepted_bytes.inc_by(bytes);
     }
 
-    /// The call of a deferred request, or one that joined it, is part of a trace. `trace_id` is checked: 32 hexadecimal digits.
-    pub fn request_traced(&self, id: RequestId, trace_id: &str) {
-        tracing::debug!(request = %id, trace_id, "request is part of a trace");
+    /// The call of a deferred request, or one that joined it, is part of a trace.
+    pub fn request_traced(&self, id: RequestId, trace: &TraceContext) {
+        tracing::debug!(request = %id, trace_id = %trace, "request is part of a trace");
     }
 
     /// A deferred request ended with `status` by `service`; an empty `service`: nothing was executed.
