@@ -215,7 +215,9 @@ impl App {
 
     /// The ordered stop (contract, section 7): no new deferrals and no new batches; what finishes within the grace is
     /// still answered; nothing submitted is cancelled; everything is on disk.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        // It holds the intake, and with it the way in to a task that ends when nothing can come any more.
+        self.reload = None;
         let until = Instant::now() + self.grace;
         self.engine.drain();
         while self.engine.waiters().count() > 0 && Instant::now() < until {
