@@ -166,7 +166,6 @@ fn send_spans(
 
 /// The keys of `[otel]` are refused by this build; the standard variables may be meant for others, too.
 #[cfg(not(feature = "otel"))]
-#[expect(clippy::unnecessary_wraps, reason = "the other one can fail")]
 fn send_spans(
     config: &Config,
     _store: &SharedStore,
