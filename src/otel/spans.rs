@@ -105,7 +105,7 @@ impl Spans {
         if let Some(provider_id) = batch.and_then(|batch| batch.provider.batch_id.clone()) {
             attributes.push(KeyValue::new("nightbus.batch.provider_id", provider_id));
         }
-        let place = self.child(own, BATCH_LINE, record.request.id, id.as_bytes());
+        let place = child(own, BATCH_LINE, record.request.id, id.as_bytes());
         let told = Told { name: BATCH_LINE.into(), kind: SpanKind::Client, from, to: until, attributes };
         let mut span = self.span(&place, told);
         span.parent_span_id = own.span_id();
@@ -126,7 +126,7 @@ impl Spans {
         if live.sent_at.is_some() && outcome.service.as_deref() == Some(live.service.as_str()) {
             attributes.push(KeyValue::new("http.response.status_code", i64::from(outcome.status_code)));
         }
-        let place = self.child(own, LIVE_CALL, record.request.id, &[]);
+        let place = child(own, LIVE_CALL, record.request.id, &[]);
         let told = Told { name: LIVE_CALL.into(), kind: SpanKind::Client, from: live.since, to: ended, attributes };
         let mut span = self.span(&place, told);
         span.parent_span_id = own.span_id();
@@ -187,11 +187,6 @@ impl Spans {
             .then(|| SpanContext::new(trace_id, span_id, flags.with_sampled(true), false, TraceState::default()))
     }
 
-    fn child(&self, of: &SpanContext, name: &str, request: RequestId, more: &[u8]) -> SpanContext {
-        let (_, span_id) = derived(&[name.as_bytes(), request.as_bytes(), more]);
-        SpanContext::new(of.trace_id(), span_id, of.trace_flags(), false, TraceState::default())
-    }
-
     fn span(&self, place: &SpanContext, told: Told) -> SpanData {
         SpanData {
             span_context: place.clone(),
@@ -210,6 +205,12 @@ impl Spans {
             instrumentation_scope: self.scope.clone(),
         }
     }
+}
+
+/// A span below one of ours.
+fn child(of: &SpanContext, name: &str, request: RequestId, more: &[u8]) -> SpanContext {
+    let (_, span_id) = derived(&[name.as_bytes(), request.as_bytes(), more]);
+    SpanContext::new(of.trace_id(), span_id, of.trace_flags(), false, TraceState::default())
 }
 
 fn request_attributes(record: &RequestRecord, outcome: &OutcomeSummary) -> Vec<KeyValue> {
