@@ -108,6 +108,7 @@ impl Bench {
             body_len: u32::try_from(body.len())?,
             template: None,
             most_output: None,
+            trace: None,
         };
         let id = request.id;
         self.store.accept(request, body).await?;

@@ -19,6 +19,8 @@ use crate::engine::{Engine, EngineParts};
 use crate::intake::listener::{DEFAULT_BACKLOG, Listener};
 use crate::intake::service::Intake;
 use crate::intake::tls::{Certificate, TlsError};
+#[cfg(feature = "otel")]
+use crate::otel;
 use crate::store::observer::CommitObserver;
 use crate::store::{self, SharedStore, StoreError};
 use crate::tasks::Tasks;
@@ -76,6 +78,10 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Spans cannot be sent as the configuration says.
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Collector(#[from] otel::CollectorError),
 }
 
 /// Starts everything; when it returns both listeners answer.
@@ -102,6 +108,8 @@ pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tas
     let tls = certificate(config.tls.as_ref(), &tasks)?;
     let admin_tls = certificate(config.admin.tls.as_ref(), &tasks)?;
     let (main_server, admin_server) = (server(tls.as_ref())?, server(admin_tls.as_ref())?);
+    // Before the engine, which goes on with what an earlier run left.
+    send_spans(&config, &store, &telemetry, &tasks, &client)?;
     let engine = Engine::start(&config, parts).await?;
     let intake = Intake::new(Arc::clone(&config), engine.clone(), tasks.clone(), client);
     let intake = Arc::new(RwLock::new(intake));
@@ -143,6 +151,36 @@ pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tas
     Ok(app)
 }
 
+/// Has spans sent, where a collector is named.
+#[cfg(feature = "otel")]
+fn send_spans(
+    config: &Config,
+    store: &SharedStore,
+    telemetry: &Telemetry,
+    tasks: &Tasks,
+    client: &UpstreamClient,
+) -> Result<(), StartError> {
+    let Some(otel) = &config.otel else { return Ok(()) };
+    let (store, telemetry) = (Arc::clone(store), telemetry.clone());
+    let parts = otel::OtelParts { store, telemetry, tasks: tasks.clone(), client: client.clone() };
+    Ok(otel::start(otel, parts)?)
+}
+
+/// The keys of `[otel]` are refused by this build; the standard variables may be meant for others, too.
+#[cfg(not(feature = "otel"))]
+fn send_spans(
+    config: &Config,
+    _store: &SharedStore,
+    _telemetry: &Telemetry,
+    _tasks: &Tasks,
+    _client: &UpstreamClient,
+) -> Result<(), StartError> {
+    if config.otel.is_some() {
+        tracing::info!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends no spans (feature `otel`)");
+    }
+    Ok(())
+}
+
 /// A listener's certificate, which is renewed while it runs; none: plain TCP.
 fn certificate(config: Option<&TlsConfig>, tasks: &Tasks) -> Result<Option<Arc<Certificate>>, StartError> {
     let Some(config) = config else { return Ok(None) };
@@ -178,7 +216,9 @@ impl App {
 
     /// The ordered stop (contract, section 7): no new deferrals and no new batches; what finishes within the grace is
     /// still answered; nothing submitted is cancelled; everything is on disk.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        // It holds the intake, and with it the way in to a task that ends when nothing can come any more.
+        self.reload = None;
         let until = Instant::now() + self.grace;
         self.engine.drain();
         while self.engine.waiters().count() > 0 && Instant::now() < until {

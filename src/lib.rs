@@ -16,6 +16,8 @@ pub mod crash;
 pub mod domain;
 pub mod engine;
 pub mod intake;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod sim;
 pub mod store;
 pub mod tasks;

@@ -13,6 +13,7 @@ mod config {
     mod keys;
     mod layers;
     mod mistakes;
+    mod spans;
 }
 
 use nightbus::config::{Config, ConfigErrors, Overrides};

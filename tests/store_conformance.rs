@@ -76,6 +76,7 @@ impl Bench {
             body_len: 9,
             template: None,
             most_output: None,
+            trace: None,
         }
     }
 

@@ -212,6 +212,7 @@ impl Pair {
                     body_len: u32::try_from(len).unwrap(),
                     template: tag.map(|tag| Fingerprint([tag; 16])),
                     most_output: deadline.map(|_| 512),
+                    trace: None,
                 };
                 both!(self, accept(new, text(&id, len)));
                 self.requests.push(id);

@@ -17,7 +17,7 @@ use super::path::KeyPath;
 use super::tree::Tree;
 use super::types::*;
 use super::value::{Value, quoted};
-use super::{access, callbacks, providers, routes, schema, suggest};
+use super::{access, callbacks, otel, providers, routes, schema, suggest};
 use crate::domain::pricing::PriceTable;
 
 /// Builds the configuration. Only to be used when `tree` has no mistakes after it.
@@ -66,6 +66,7 @@ pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
         flight: flight(tree),
         budget: budget(tree),
         callbacks: callbacks::callbacks(tree, environment),
+        otel: otel::otel(tree, environment),
         providers,
     };
     access::check_listeners(tree, &config);

@@ -14,6 +14,7 @@ mod error;
 mod keys;
 mod kinds;
 mod layers;
+mod otel;
 mod path;
 mod providers;
 mod reload;

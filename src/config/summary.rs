@@ -24,6 +24,10 @@ pub fn summary(config: &Config) -> Vec<(String, String)> {
     }
     lines.access(config);
     lines.later(config);
+    if let Some(otel) = &config.otel {
+        otel.endpoint.iter().for_each(|endpoint| lines.text("otel.endpoint", endpoint));
+        otel.service_name.iter().for_each(|name| lines.text("otel.service_name", name));
+    }
     lines.0
 }
 

@@ -68,6 +68,8 @@ pub struct Config {
     pub budget: BudgetConfig,
     /// `[callbacks]`
     pub callbacks: CallbacksConfig,
+    /// `[otel]`; none: no spans.
+    pub otel: Option<OtelConfig>,
 }
 
 /// Which store keeps the requests.
@@ -374,4 +376,13 @@ pub struct CallbacksConfig {
     pub allow_private: bool,
     /// These may be called although they are private.
     pub allow: Vec<AllowedTarget>,
+}
+
+/// `[otel]`: where spans go. What is not here is in the standard `OTEL_…` variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtelConfig {
+    /// Base address of the collector; none: `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub endpoint: Option<String>,
+    /// `service.name` of the spans; none: `OTEL_SERVICE_NAME`.
+    pub service_name: Option<String>,
 }

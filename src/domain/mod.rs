@@ -12,5 +12,6 @@ pub mod pricing;
 pub mod request;
 pub mod roi;
 pub mod service;
+pub mod trace;
 pub mod usage;
 pub mod webhook;

@@ -77,7 +77,7 @@ use crate::engine::waiters::{Answer, Waiters};
 use crate::store::flights::FlightRecord;
 use crate::store::{Account, Finish, NewRequest, OutcomeSummary, RequestRecord, SharedStore, StoreError};
 use crate::tasks::Tasks;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Ended, Telemetry};
 use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
 pub use budget::BudgetView;
@@ -371,6 +371,7 @@ impl Engine {
         self.context.orphans.forget(id);
         let reason = if why.0 == ABANDONED { "no_waiter" } else { "by_caller" };
         self.context.telemetry.requests_cancelled(1, reason);
+        self.context.telemetry.ended(Ended::Request(id));
         self.context.announce_request(id, RequestState::Cancelled.as_str());
         self.context.waiters.wake(
             id,

@@ -24,6 +24,7 @@ use crate::engine::view::HeldBack;
 use crate::engine::waiters::Answer;
 use crate::store::ledger::Execution;
 use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
+use crate::telemetry::Ended;
 use crate::upstream::provider::ProviderError;
 use crate::wire::batch::BatchFault;
 use crate::wire::line::{LineForm, LineOutcome, line_length};
@@ -176,6 +177,7 @@ pub(crate) async fn finish(
                 finish.summary.status_code,
                 wait,
             );
+            context.telemetry.ended(Ended::Request(finish.id));
             if let (Some(cost), Some(saved)) = (finish.summary.cost_nanos, finish.summary.saved_nanos) {
                 context.telemetry.request_priced(cost, saved);
             }

@@ -12,6 +12,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
 use crate::domain::service::{Fallback, Service};
+use crate::domain::trace::TraceContext;
 use crate::engine::Engine;
 use crate::engine::deadline::deadline_class;
 use crate::engine::keys::Reservation;
@@ -117,7 +118,7 @@ impl Desk {
                     let id = attachment.id();
                     if let Some(joined) = self.join(attachment, &call.marks).await? {
                         self.keep_callback(id, callback.as_deref()).await?;
-                        self.note_trace(id, call.headers);
+                        self.note_trace(id, marks::trace(call.headers));
                         return Ok(joined);
                     }
                 }
@@ -140,12 +141,13 @@ impl Desk {
         // Before the request: one that ends has its callback, whenever the process dies.
         self.keep_callback(id, callback.as_deref()).await?;
         let request = self.new_request(call, &peeked, id, &identity, lane, &line);
+        let trace = request.trace;
         let waiter = call.marks.waits().then(|| self.engine.waiters().register(id));
         let owed = request.options.has(RequestOptions::HOLD);
         let attachment = owed.then(|| self.engine.orphans().attach_new(id, identity.owed_as(), identity.attempt));
         self.store(request.clone(), line, reservation).await?;
         crash::point("accepted");
-        self.note_trace(id, call.headers);
+        self.note_trace(id, trace);
         Ok(Accepted { asked: asked_of(&request), pending: queued(request), waiter, attachment, answer: None })
     }
 
@@ -155,9 +157,9 @@ impl Desk {
     }
 
     /// From here on the request's id stands for the trace: in its batch line, in its answer, in what is logged of it.
-    fn note_trace(&self, id: RequestId, headers: &HeaderMap) {
-        if let Some(trace_id) = marks::trace_id(headers) {
-            self.engine.telemetry().request_traced(id, trace_id);
+    fn note_trace(&self, id: RequestId, trace: Option<TraceContext>) {
+        if let Some(trace) = trace {
+            self.engine.telemetry().request_traced(id, &trace);
         }
     }
 
@@ -311,6 +313,7 @@ impl Desk {
             body_hash: identity.body,
             idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
+            trace: marks::trace(call.headers),
         }
     }
 

@@ -8,6 +8,7 @@ use http::header::{HeaderMap, HeaderName};
 use crate::config::CallbacksConfig;
 use crate::domain::clock::Micros;
 use crate::domain::service::Service;
+use crate::domain::trace::TraceContext;
 use crate::upstream::callback::Target;
 use crate::upstream::headers::{IDEMPOTENCY_KEY, PREFER, is_own};
 use crate::wire::api_error::ApiError;
@@ -96,26 +97,11 @@ pub(crate) fn callback(headers: &HeaderMap, policy: &CallbacksConfig) -> Result<
     Ok(Some(url.to_owned()))
 }
 
-/// The trace that a call is part of: the trace id of its `traceparent` (W3C Trace Context, version 00 and later ones that
-/// begin alike). None: there is no such header, or it is not as it should be, and then nobody can be told by it.
-pub(crate) fn trace_id(headers: &HeaderMap) -> Option<&str> {
+/// The trace that a call is part of. None: there is no `traceparent`, more than one, or it is not as it should be.
+pub(crate) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
     let mut given = headers.get_all(&TRACEPARENT).iter();
     let (Some(value), None) = (given.next(), given.next()) else { return None };
-    let mut parts = value.to_str().ok()?.trim().split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_set = |text: &str| text.bytes().any(|byte| byte != b'0');
-    let fits = is_hex(version, 2)
-        && version != "ff"
-        && (version != "00" || parts.next().is_none())
-        && is_hex(trace, 32)
-        && is_set(trace)
-        && is_hex(parent, 16)
-        && is_set(parent)
-        && is_hex(flags, 2);
-    fits.then_some(trace)
+    TraceContext::parse(value.to_str().ok()?)
 }
 
 fn bad(header: &HeaderName, what: impl std::fmt::Display) -> ApiError {
@@ -321,7 +307,7 @@ mod tests {
             for value in values {
                 headers.append("traceparent", value.parse().unwrap());
             }
-            trace_id(&headers).map(str::to_owned)
+            trace(&headers).map(|trace| trace.to_string())
         };
         let good = format!("00-{TRACE}-00f067aa0ba902b7-01");
         assert_eq!(id(&[&good]).as_deref(), Some(TRACE));

@@ -33,6 +33,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, CallbackId, RequestId};
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::request::RequestState;
+use crate::domain::trace::TraceContext;
 use crate::store::flights::FlightRecord;
 use crate::store::ledger::{Charge, Dimension, LedgerReport, LedgerRow, PassedCalls};
 
@@ -94,6 +95,8 @@ pub struct NewRequest {
     pub template: Option<Fingerprint>,
     /// The most output tokens it may have; none: it does not say.
     pub most_output: Option<u32>,
+    /// The caller's span, from its `traceparent`; none: it sent none.
+    pub trace: Option<TraceContext>,
 }
 
 impl NewRequest {

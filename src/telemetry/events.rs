@@ -6,11 +6,12 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::Telemetry;
 use super::metrics::{ByCode, ByEndpoint, ByOperation, ByOutcome, ByProvider, ByResult, ByService, ByState, ByTask};
+use super::{Ended, Telemetry};
 use crate::domain::batch::BatchState;
 use crate::domain::ids::{BatchId, CallbackId, FlightId, RequestId};
 use crate::domain::lane::{Endpoint, LaneKey};
+use crate::domain::trace::TraceContext;
 
 impl Telemetry {
     /// A deferred request is durable. `endpoint` as in a batch line, `bytes` of its body.
@@ -21,9 +22,9 @@ impl Telemetry {
         self.inner.metrics.accepted_bytes.inc_by(bytes);
     }
 
-    /// The call of a deferred request, or one that joined it, is part of a trace. `trace_id` is checked: 32 hexadecimal digits.
-    pub fn request_traced(&self, id: RequestId, trace_id: &str) {
-        tracing::debug!(request = %id, trace_id, "request is part of a trace");
+    /// The call of a deferred request, or one that joined it, is part of a trace.
+    pub fn request_traced(&self, id: RequestId, trace: &TraceContext) {
+        tracing::debug!(request = %id, trace_id = %trace, "request is part of a trace");
     }
 
     /// A deferred request ended with `status` by `service`; an empty `service`: nothing was executed.
@@ -97,6 +98,7 @@ impl Telemetry {
         let state = state.parse::<BatchState>().map_or("other", BatchState::as_str);
         tracing::info!(batch = %id, state, answered, requeued, failed, took_ms = millis(took), "batch ended");
         self.inner.metrics.batches_ended.get_or_create(&ByState { state }).inc();
+        self.ended(Ended::Batch(id));
     }
 
     /// An exchange with a provider failed. `retry_in`: it is tried again; none: it is given up.
@@ -205,6 +207,18 @@ impl Telemetry {
         // Anybody who reaches the port can have one refused: the metric may count them, the log must not grow with them.
         tracing::debug!(provider, outcome, "a webhook was received");
         self.inner.metrics.webhooks.get_or_create(&ByResult { outcome }).inc();
+    }
+
+    /// Spans of so many requests and batches were `sent`, or lost: `no_room` (too many ended at once), `refused` (the
+    /// collector did not take them), `unread` (the store failed), `stopped` (the process ended first).
+    pub fn traces_exported(&self, outcome: &'static str, count: usize) {
+        tracing::trace!(outcome, count, "spans exported");
+        self.inner.metrics.trace_exports.get_or_create(&ByResult { outcome }).inc_by(wide(count));
+    }
+
+    /// The collector takes no spans; those of `lost` requests and batches are missing there since this was said last.
+    pub fn collector_failing(&self, lost: usize, error: &dyn Display) {
+        tracing::warn!(lost, %error, "spans cannot be sent to the collector and are left out");
     }
 
     /// A connection waits for an answer.

@@ -112,6 +112,7 @@ pub(super) struct Metrics {
     pub(super) webhooks: Family<ByResult, Counter>,
     pub(super) callbacks: Family<ByResult, Counter>,
     pub(super) unusable_lines: ReasonCounter,
+    pub(super) trace_exports: Family<ByResult, Counter>,
     pub(super) commit_rows: Histogram,
     pub(super) commit_seconds: Histogram,
     pub(super) store_errors: Counter,
@@ -184,6 +185,7 @@ impl Metrics {
             webhooks: Family::default(),
             callbacks: Family::default(),
             unusable_lines: ReasonCounter::default(),
+            trace_exports: Family::default(),
             commit_rows: counts(),
             commit_seconds: commit_latencies(),
             store_errors: Counter::default(),
@@ -286,6 +288,11 @@ impl Metrics {
         own.register_with_unit("store_commit", "One group commit", Unit::Seconds, self.commit_seconds.clone());
         own.register("store_errors", "Commits that failed", self.store_errors.clone());
         own.register("store_bytes", "Size of the store on disk", self.store_bytes.clone());
+        own.register(
+            "trace_exports",
+            "Ended requests and batches by what became of their spans",
+            self.trace_exports.clone(),
+        );
         own.register("panics", "Panics contained in a background task", self.panics.clone());
     }
 

@@ -5,6 +5,7 @@
 //! provider's name and a model are nightbus's or the operator's words), and the numbers live in a value, not in a
 //! global, so that several proxies can run in one process. `engine`, `intake` and `app` call the events; `admin` reads.
 
+mod ends;
 mod events;
 pub mod logging;
 mod metrics;
@@ -12,10 +13,12 @@ mod process;
 mod totals;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::domain::clock::{Micros, SharedClock, SystemClock};
+pub use ends::Ended;
 use metrics::Metrics;
+use tokio::sync::mpsc;
 pub use totals::Sums;
 
 /// The handle through which everything is told. Clones are cheap and share the numbers.
@@ -29,6 +32,7 @@ struct Inner {
     sums: parking_lot::Mutex<Sums>,
     clock: SharedClock,
     started_at: Micros,
+    ends: OnceLock<mpsc::Sender<Ended>>,
 }
 
 /// What is only known when somebody asks: set before each rendering.
@@ -60,7 +64,15 @@ impl Telemetry {
     pub fn with_clock(clock: SharedClock) -> Self {
         let started_at = clock.now();
         let sums = parking_lot::Mutex::default();
-        Self { inner: Arc::new(Inner { metrics: Metrics::new(started_at), sums, clock, started_at }) }
+        Self {
+            inner: Arc::new(Inner {
+                metrics: Metrics::new(started_at),
+                sums,
+                clock,
+                started_at,
+                ends: OnceLock::new(),
+            }),
+        }
     }
 
     /// When this set of numbers began.

@@ -1,8 +1,17 @@
 //! What an answer consumed, in one convention, whichever API it came from.
 
 use crate::domain::lane::Api;
+use crate::domain::usage::Usage;
 use crate::wire::openai::usage::Consumption;
 use crate::wire::{anthropic, openai};
+
+/// Reads the usage member of an answer, as it was cut out of it.
+pub fn usage(api: Api, json: &str) -> Option<Usage> {
+    match api {
+        Api::OpenAi => openai::usage::usage(json),
+        Api::Anthropic => anthropic::usage::usage(json),
+    }
+}
 
 /// Reads a finished body. What cannot be read counts as absent.
 pub fn consumption(api: Api, body: &[u8]) -> Consumption {

@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["domain", "config::StoreKind"]),
     ("telemetry", &["domain"]),
     ("upstream", &["config", "domain", "wire"]),
+    ("otel", &["config", "domain", "store", "telemetry", "upstream", "wire"]),
     ("sim", &["domain"]),
     ("engine", &["config", "domain", "store", "telemetry", "upstream", "wire"]),
     ("intake", &["config", "domain", "engine", "store", "telemetry", "upstream", "wire"]),
@@ -40,7 +41,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "intake::cors",
         ],
     ),
-    ("app", &["admin", "config", "domain", "engine", "intake", "sim", "store", "telemetry", "upstream", "wire"]),
+    (
+        "app",
+        &["admin", "config", "domain", "engine", "intake", "otel", "sim", "store", "telemetry", "upstream", "wire"],
+    ),
     (
         "cli",
         &[
@@ -65,6 +69,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Names that only one place may use: what, where, why.
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["src/store/sqlite"], "SQL stays behind the store's trait"),
+    ("opentelemetry", &["src/otel"], "a feature that is not in every build"),
+    ("opentelemetry_sdk", &["src/otel"], "a feature that is not in every build"),
+    ("opentelemetry_otlp", &["src/otel"], "a feature that is not in every build"),
     ("dashmap", &["src/engine/waiters"], "a guard that lives over an await stops the process"),
 ];
 

@@ -86,6 +86,8 @@ const WITH_COMPANY: &[&str] = &[
     "budget.limits[].client_key",
     "budget.limits[].daily_usd",
     "callbacks.secret_env",
+    "otel.endpoint",
+    "otel.service_name",
     "admin.tls.cert",
     "admin.tls.key",
     "tls.cert",

@@ -257,6 +257,7 @@ impl Visit {
             body_len: u32::try_from(body.len()).expect("small"),
             template: None,
             most_output: None,
+            trace: None,
         };
         let asked = Asked {
             id,

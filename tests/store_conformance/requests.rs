@@ -5,6 +5,7 @@ use nightbus::config::StoreKind;
 use nightbus::domain::ids::RequestId;
 use nightbus::domain::lane::Fingerprint;
 use nightbus::domain::request::RequestState;
+use nightbus::domain::trace::TraceContext;
 use nightbus::store::{Finish, ListFilter, NewRequest, OutcomeSummary, RequestOptions, StoreError};
 
 use super::{at, bench, body_of, finish, lane};
@@ -22,6 +23,7 @@ pub(super) async fn what_was_accepted_comes_back(kind: StoreKind) {
         body_len: u32::MAX,
         template: Some(Fingerprint([8; 16])),
         most_output: Some(u32::MAX),
+        trace: TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ..bench.request()
     };
     for request in [plain, full] {

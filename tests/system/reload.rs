@@ -147,3 +147,12 @@ async fn a_hangup_changes_the_log_level_and_says_what_needs_a_restart() {
     eventually("it is refused", || async { home.logged().contains("nothing was changed").then_some(()) }).await;
     assert!(running.terminate().await.success());
 }
+
+#[tokio::test]
+async fn a_stop_with_nothing_left_to_do_does_not_use_up_its_grace() {
+    let provider = Provider::start(quick()).await;
+    let running = Home::new(&provider, "[shutdown]\ngrace = \"10m\"").start().await;
+    running.client.held(CHAT, &chat("probe-stop")).await;
+    // A test that waits for ten minutes fails.
+    assert!(running.terminate().await.success());
+}

@@ -24,6 +24,7 @@ pub(in crate::config) const SECTIONS: &[Section] = &[
     service::ADMIN_TLS,
     service::TLS,
     service::LOG,
+    service::OTEL,
     spending::FLIGHT,
     spending::BUDGET,
     spending::BUDGET_LIMITS,

@@ -178,3 +178,25 @@ pub(super) const LOG: Section = Section {
         .risk("`debug` and `trace` cost time on every call."),
     ],
 };
+
+/// `[otel]`
+pub(super) const OTEL: Section = Section {
+    path: "otel",
+    about: "Spans for an OpenTelemetry collector: one for each deferred request, where it was served, and each batch \
+            (docs/operations.md, \"Traces\"). Only in builds with the feature `otel`, such as the container image. The \
+            standard variables `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, \
+            `OTEL_TRACES_SAMPLER` and `OTEL_SDK_DISABLED` hold, too; what is set here goes before them.",
+    keys: &[
+        Key::new(
+            "endpoint",
+            text("the address of a collector, such as \"http://127.0.0.1:4318\""),
+            "Base address of the collector, for OTLP over HTTP: spans are sent to `/v1/traces` below it. Without it, and \
+             without `OTEL_EXPORTER_OTLP_ENDPOINT`, nothing is sent.",
+        )
+        .example("\"http://127.0.0.1:4318\"")
+        .risk("Models, tags, names of client keys and ids go there; bodies, answers and keys never do."),
+        Key::new("service_name", text("a name"), "`service.name` of the spans; without it `OTEL_SERVICE_NAME`, or else \
+             `nightbus`.")
+            .example("\"nightbus-nightly\""),
+    ],
+};

@@ -31,6 +31,7 @@ fn record(services: &[Service], deadline_at: Option<Micros>) -> RequestRecord {
             body_len: 9,
             template: None,
             most_output: None,
+            trace: None,
         },
         state: RequestState::Submitted,
         submitted_at: None,

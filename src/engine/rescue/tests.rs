@@ -251,6 +251,7 @@ impl Bench {
             body_len: 13,
             template,
             most_output: None,
+            trace: None,
         };
         let waiter = self.engine.waiters().register(request.id);
         self.store.accept(request.clone(), Bytes::from_static(b"{\"model\":\"m\"}")).await.unwrap();

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BatchId, RequestId};
 use crate::domain::request::{RequestEvent, RequestState};
+use crate::domain::trace::TraceContext;
 use crate::store::ledger::{Asker, Charge, LedgerRow};
 use crate::store::rules;
 use crate::store::sqlite::callbacks;
@@ -27,8 +28,8 @@ pub(super) fn accept(
     let inserted = session
         .connection
         .prepare_cached(
-            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag, client_key, template, most_output) \
-             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
+            "INSERT INTO requests (seq, id, state, options, lane, caller, body_hash, idempotency, body_len, created_at, deadline_at, tag, client_key, template, most_output, trace) \
+             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             sequence,
@@ -45,6 +46,7 @@ pub(super) fn accept(
             request.key,
             request.template.as_ref().map(|template| template.0),
             request.most_output,
+            request.trace.map(TraceContext::to_bytes),
         ])?;
     if inserted == 0 {
         return Ok(Err(rules::taken(&request.id)));

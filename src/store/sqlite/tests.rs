@@ -52,6 +52,7 @@ fn request(ids: &IdSource) -> NewRequest {
         body_len: 9,
         template: None,
         most_output: None,
+        trace: None,
     }
 }
 
