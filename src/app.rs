@@ -183,6 +183,8 @@ impl App {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let rest = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        // It holds the intake, and the task that writes what was passed on ends when no intake is left.
+        drop(self.reload);
         if !self.tasks.shutdown(rest).await {
             tracing::info!("some connections did not end within shutdown.grace");
         }
