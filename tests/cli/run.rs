@@ -289,14 +289,17 @@ fn a_wrong_beginning_does_not_bind() {
 #[test]
 fn a_grounded_test_flight_is_told_with_the_commands_that_decide() {
     let stage = Stage::new("0.2");
-    // Answers that are cut off after their first token.
-    let bad = batch_file(120).replace("\"max_tokens\":50", "\"max_tokens\":1");
+    // The simulator's word for answers that are cut off.
+    let bad = batch_file(120).replace("say probe", "sim-length probe");
     stage.write("in.jsonl", &bad);
+    // Time for all to be there before the first batch.
+    let config = fs::read_to_string(stage.path("proxy.toml")).unwrap().replace("idle = \"100ms\"", "idle = \"3s\"");
+    stage.write("proxy.toml", &format!("{config}[flight]\nmin_requests = 100\n"));
     let mut run = stage.start(&["in.jsonl", "-o", "out.jsonl"]);
     let log = || fs::read_to_string(stage.path("log")).unwrap_or_default();
     stage.until("a word about the flight", || log().contains("nightbus flights reject "));
     let said = log();
-    assert!(said.contains("115 calls wait for a decision"), "{said}");
+    assert!(said.contains("cut off at the limit of tokens"), "{said}");
     let reject = said.lines().find_map(|line| line.trim().strip_prefix("nightbus flights reject ")).unwrap();
     let words: Vec<&str> = reject.split(' ').collect();
     let rejected = crate::command::nightbus(&[&["flights", "reject"], &words[..]].concat());

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::{self, App};
+use crate::cli::UsageError;
 use crate::cli::output::note;
-use crate::cli::{UsageError, human};
 use crate::config::{Config, DeferralMode, ProviderConfig, StoreKind};
 use crate::domain::lane::Endpoint;
 use crate::store::flights::FlightState;
@@ -70,17 +70,12 @@ impl Own {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            for (flight, waiting) in self.app.engine().flights() {
+            for (flight, _waiting) in self.app.engine().flights() {
                 if flight.state == FlightState::Grounded && told.insert(flight.id.to_string()) {
                     let admin = self.app.admin_addr();
                     note(&format!(
-                        "The test flight went wrong: {}. {} for a decision:\n  nightbus flights approve {id} --admin http://{admin}\n  nightbus flights reject {id} --admin http://{admin}\nWithout one they are refused after flight.ground_timeout; nothing is bought until then.",
+                        "The test flight went wrong: {}. All other calls like these wait for a decision:\n  nightbus flights approve {id} --admin http://{admin}\n  nightbus flights reject {id} --admin http://{admin}\nWithout one they are refused after flight.ground_timeout; nothing is bought until then.",
                         flight.reasons.join("; "),
-                        if waiting == 1 {
-                            "1 call waits".to_owned()
-                        } else {
-                            format!("{} calls wait", human::number(waiting))
-                        },
                         id = flight.id,
                     ));
                 }

@@ -34,11 +34,9 @@ pub(super) struct Screen {
     before: Termios,
 }
 
-/// Whether there is one to draw on and to read keys from. One that calls itself dumb, or nothing at all, cannot move its
-/// cursor.
+/// Whether there is one to draw on and to read keys from.
 pub(super) fn is_there() -> bool {
-    let can_move = std::env::var("TERM").is_ok_and(|name| !matches!(name.as_str(), "" | "dumb"));
-    io::stdin().is_terminal() && output::is_terminal() && can_move
+    io::stdin().is_terminal() && output::is_terminal() && output::can_move()
 }
 
 /// Columns and rows, as they are now.
