@@ -226,6 +226,8 @@ fn the_commands_talk_to_a_running_proxy_until_it_is_stopped() {
     assert_eq!(ask(&["healthcheck"]).code, 0);
     let status: Value = serde_json::from_str(&ask(&["status", "--json"]).out).unwrap();
     assert_eq!(status["object"], "nightbus.status");
+    let listen = status["listen"].as_str().unwrap();
+    assert!(listen.starts_with("127.0.0.1:") && !listen.ends_with(":0"), "the port that was given: {listen}");
     assert!(ask(&["status"]).out.contains("queue"), "for people");
     for listing in ["requests", "batches"] {
         let list: Value = serde_json::from_str(&ask(&[listing, "--json"]).out).unwrap();
