@@ -281,15 +281,16 @@ fn show_one(object: &Value, json: bool, out: Output) -> anyhow::Result<()> {
 /// Members of members under both names, `counts.total`: JSON on one line would be wider than any terminal.
 fn push_members(pairs: &mut Vec<(String, String)>, prefix: &str, object: &Value) {
     for (name, value) in object.as_object().into_iter().flatten() {
-        match value {
-            Value::Null => {}
-            _ if name == "object" => {}
-            Value::Object(_) => push_members(pairs, &format!("{prefix}{name}."), value),
-            _ => {
-                let time = value.as_i64().filter(|_| name.ends_with("_at")).map(human::time);
-                let amount = value.as_f64().filter(|_| name.ends_with("_usd")).map(human::usd);
-                pairs.push((format!("{prefix}{name}"), time.or(amount).unwrap_or_else(|| human::text(object, name))));
-            }
+        if value.is_object() {
+            push_members(pairs, &format!("{prefix}{name}."), value);
+            continue;
+        }
+        // Details of details: `usage` has many, nearly all of them none.
+        let is_idle = prefix.matches('.').count() > 1 && value.as_u64() == Some(0);
+        if !value.is_null() && name != "object" && !is_idle {
+            let time = value.as_i64().filter(|_| name.ends_with("_at")).map(human::time);
+            let amount = value.as_f64().filter(|_| name.ends_with("_usd")).map(human::usd);
+            pairs.push((format!("{prefix}{name}"), time.or(amount).unwrap_or_else(|| human::text(object, name))));
         }
     }
 }

@@ -172,7 +172,7 @@ fn of_the_commands_that_need_only_files() {
     for (name, arguments) in ALONE {
         let mut command = command(arguments);
         command.current_dir(home.path()).env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY");
-        let text = ending(&done(&mut command), &[(env!("CARGO_PKG_VERSION"), "{version}")]);
+        let text = without(&ending(&done(&mut command), &[]), &["Prices:"]);
         check(&format!("output/{name}.txt"), &text, &mut wrong);
     }
     let script = done(&mut command(&["completions", "bash"]));
@@ -201,7 +201,8 @@ fn of_a_run_its_failures_and_what_it_leaves_at_a_running_proxy() {
     for (command, name) in [("requests", "requests-one"), ("batches", "batches-one")] {
         let list: Value = serde_json::from_str(&ask(&[command, "--json", "--limit", "1"]).out).unwrap();
         let one = ask(&[command, list["data"][0]["id"].as_str().unwrap()]);
-        check(&file(name), &ending(&one, &[]), &mut wrong);
+        // How many are in the newest batch depends on how fast they came.
+        check(&file(name), &without(&ending(&one, &[]), &["counts.total", "counts.completed"]), &mut wrong);
     }
     assert_eq!(serve.stop(), Some(0));
     assert_none(&wrong);

@@ -120,7 +120,7 @@ pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
         if args.dry_run {
             return Ok(());
         }
-        args.may_write(&targets)?;
+        may_write(&targets)?;
         estimate.agree(Consent { yes: args.yes, max_usd: args.max_usd })?;
     }
     let key = args.place.key(provider)?;
@@ -235,24 +235,6 @@ impl RunArgs {
         (Targets { output, errors, replace: self.force || self.retry_failed }, folder)
     }
 
-    /// Before anything is bought: whether there will be a place for the answers.
-    fn may_write(&self, targets: &Targets) -> Result<(), UsageError> {
-        let mut paths = targets.output.iter().chain([&targets.errors]);
-        for path in paths.clone() {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if parent.is_some_and(|parent| !parent.is_dir()) {
-                return Err(UsageError(format!("the folder of {} is not there: make it first", path.display())));
-            }
-        }
-        match paths.find(|path| path.exists()) {
-            Some(path) if !targets.replace => Err(UsageError(format!(
-                "{} is there already: take another name, or replace it with --force",
-                path.display()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
     fn plan(&self, checked: &Checked, server: Option<String>, key: Option<&str>) -> Plan {
         let plan = Plan::new(checked, self.place.provider.clone(), self.attempt, server, key);
         if self.retry_failed { plan.of_retry() } else { plan }
@@ -271,6 +253,24 @@ impl RunArgs {
                 folder.display()
             ))),
         }
+    }
+}
+
+/// Before anything is bought: whether there will be a place for the answers.
+fn may_write(targets: &Targets) -> Result<(), UsageError> {
+    let mut paths = targets.output.iter().chain([&targets.errors]);
+    for path in paths.clone() {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if parent.is_some_and(|parent| !parent.is_dir()) {
+            return Err(UsageError(format!("the folder of {} is not there: make it first", path.display())));
+        }
+    }
+    match paths.find(|path| path.exists()) {
+        Some(path) if !targets.replace => Err(UsageError(format!(
+            "{} is there already: take another name, or replace it with --force",
+            path.display()
+        ))),
+        _ => Ok(()),
     }
 }
 
