@@ -244,7 +244,7 @@ mod tests {
     fn numbers_are_whole_or_left_out() {
         let mut table = Table::new(&[("MODEL", Side::Left), ("LINES", Side::Right), ("SAVED", Side::Right)]);
         table.row([Cell::new("gpt-5.4-mini"), Cell::new("31,012/50,000"), Cell::new("$1,234,567.89")]);
-        assert_eq!(table.render(Some(40), false).lines().nth(1), Some("gpt-5.4…  31,012/50,000  $1,234,567.89"));
+        assert_eq!(table.render(Some(40), false).lines().nth(1), Some("gpt-5.4-m…  31,012/50,000  $1,234,567.89"));
         assert_eq!(table.render(Some(30), false).lines().nth(1), Some("gpt-5.4-mini  31,012/50,000"));
     }
 
