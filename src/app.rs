@@ -119,9 +119,10 @@ pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tas
         Reloader { loader, in_force, intake, engine, certificate: tls.clone(), admin_certificate: admin_tls.clone() }
             .into_reload()
     });
+    let main_addr = main.local_addr();
     let app = App {
         reload: reload.clone(),
-        main_addr: main.local_addr(),
+        main_addr,
         admin_addr: admin_listener.local_addr(),
         engine: engine.clone(),
         store,
@@ -137,6 +138,7 @@ pub async fn start_reloadable(config: Config, loader: Option<Loader>, tasks: Tas
     let state =
         AdminState {
             engine,
+            main_addr,
             started_at: telemetry.started_at(),
             telemetry,
             version: env!("CARGO_PKG_VERSION"),

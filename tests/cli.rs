@@ -7,18 +7,28 @@
     reason = "the helpers of tests fail by panicking"
 )]
 
+#[path = "cli/anthropic.rs"]
+mod anthropic;
 #[path = "cli/audit.rs"]
 mod audit;
 #[path = "cli/command.rs"]
 mod command;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/outputs.rs"]
+mod outputs;
+#[path = "cli/retry.rs"]
+mod retry;
 #[path = "cli/roi.rs"]
 mod roi;
 #[path = "cli/run.rs"]
 mod run;
 #[path = "cli/snapshots.rs"]
 mod snapshots;
+#[path = "cli/stand_in.rs"]
+mod stand_in;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 use std::time::Duration;
 
@@ -216,6 +226,8 @@ fn the_commands_talk_to_a_running_proxy_until_it_is_stopped() {
     assert_eq!(ask(&["healthcheck"]).code, 0);
     let status: Value = serde_json::from_str(&ask(&["status", "--json"]).out).unwrap();
     assert_eq!(status["object"], "nightbus.status");
+    let listen = status["listen"].as_str().unwrap();
+    assert!(listen.starts_with("127.0.0.1:") && !listen.ends_with(":0"), "the port that was given: {listen}");
     assert!(ask(&["status"]).out.contains("queue"), "for people");
     for listing in ["requests", "batches"] {
         let list: Value = serde_json::from_str(&ask(&[listing, "--json"]).out).unwrap();
@@ -237,6 +249,18 @@ fn the_commands_talk_to_a_running_proxy_until_it_is_stopped() {
     assert!(nothing.err.contains("no request"), "{}", nothing.err);
     assert_eq!(serve.stop(), Some(0), "SIGTERM ends serve with 0");
     assert_eq!(sim.stop(), Some(0), "SIGTERM ends the simulator with 0");
+}
+
+#[test]
+fn an_idle_proxy_stops_at_once_and_not_at_the_end_of_its_grace() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let file = "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n[shutdown]\ngrace = \"10h\"\n";
+    std::fs::write(at("proxy.toml"), file).unwrap();
+    let serve =
+        Running::start(&["serve", "--config", &at("proxy.toml"), "--data-dir", &at("data")], "admin listening on ");
+    assert_eq!(nightbus(&["reload", "--admin", &serve.url]).code, 0);
+    assert_eq!(serve.stop(), Some(0));
 }
 
 #[test]

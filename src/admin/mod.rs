@@ -19,6 +19,7 @@ mod savings;
 mod status;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -62,6 +63,8 @@ pub struct AdminState {
     pub engine: Engine,
     /// The configuration in force.
     pub config: InForce,
+    /// Where calls are taken: with port 0 in the configuration, the port that the system gave.
+    pub main_addr: SocketAddr,
     /// The numbers.
     pub telemetry: Telemetry,
     /// When the process started.

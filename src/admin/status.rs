@@ -143,7 +143,7 @@ fn compose(
             DeferralMode::Observe => "observe",
             DeferralMode::Off => "off",
         },
-        listen: config.listen.to_string(),
+        listen: state.main_addr.to_string(),
         queue: Queue {
             requests: view.queued_requests,
             bytes: view.queued_bytes,

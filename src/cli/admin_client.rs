@@ -119,9 +119,20 @@ fn refused(answer: &Answer) -> anyhow::Error {
         (StatusCode::UNAUTHORIZED, _) => {
             anyhow!("the admin token is missing or wrong. Set NIGHTBUS_ADMIN_TOKEN to the value of admin.token.")
         }
-        (_, Some(message)) => anyhow!("{message}"),
+        (_, Some(message)) => anyhow!("{}", in_commands(message)),
         (status, None) => anyhow!("the admin listener answered {status}. Does --admin name nightbus's admin listener?"),
     }
+}
+
+/// The API names its routes; who reads this has commands.
+fn in_commands(message: &str) -> String {
+    [
+        ("GET /api/requests", "`nightbus requests`"),
+        ("GET /api/batches", "`nightbus batches`"),
+        ("GET /api/flights", "`nightbus flights`"),
+    ]
+    .into_iter()
+    .fold(message.to_owned(), |message, (route, command)| message.replace(route, command))
 }
 
 /// `text` as one segment of a path or value of a query.

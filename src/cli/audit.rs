@@ -119,12 +119,12 @@ fn print(report: &Report, out: Output) -> anyhow::Result<()> {
 fn summary(report: &Report) -> Vec<(String, String)> {
     let (totals, savings) = (&report.totals, &report.savings);
     let read = format!(
-        "{} records of {} files: {} calls, {} failed, {} records not read",
-        human::number(totals.records),
-        report.files.len(),
-        human::number(totals.calls),
+        "{} of {}: {}, {} failed, {} not read",
+        human::counted(totals.records, "record"),
+        human::counted(u64::try_from(report.files.len()).unwrap_or(u64::MAX), "file"),
+        human::counted(totals.calls, "call"),
         human::number(totals.failed),
-        human::number(totals.unread)
+        human::counted(totals.unread, "record")
     );
     let period = report.period.map_or_else(
         || "unknown: no record has a time".to_owned(),

@@ -18,6 +18,11 @@ pub(super) fn number(value: u64) -> String {
     grouped
 }
 
+/// `1 request`, `1,234 requests`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", number(count), if count == 1 { "" } else { "s" })
+}
+
 /// `1.4 KiB`.
 pub(super) fn bytes(value: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -102,6 +107,7 @@ mod tests {
         for (value, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(number(value), expected);
         }
+        assert_eq!([0, 1, 2_000].map(|count| counted(count, "line")), ["0 lines", "1 line", "2,000 lines"]);
     }
 
     #[test]

@@ -97,20 +97,20 @@ fn at_a_glance(status: &Value) -> Vec<(String, String)> {
         (
             "queue",
             format!(
-                "{} requests, {}{oldest}",
-                human::number(human::count(queue, "requests")),
+                "{}, {}{oldest}",
+                human::counted(human::count(queue, "requests"), "request"),
                 human::bytes(human::count(queue, "bytes"))
             ),
         ),
-        ("held", format!("{} connections", human::number(human::count(status, "held_connections")))),
+        ("held", human::counted(human::count(status, "held_connections"), "connection")),
         ("requests", counted(status.get("requests"))),
         ("batches", counted(status.get("batches"))),
         ("services", counted(status.get("services"))),
         (
             "today",
             format!(
-                "{} requests, paid {} instead of {}, saved {}",
-                human::number(human::count(today, "requests")),
+                "{}, paid {} instead of {}, saved {}",
+                human::counted(human::count(today, "requests"), "request"),
                 usd("paid_usd"),
                 usd("live_usd"),
                 usd("saved_usd")
@@ -170,9 +170,11 @@ pub(super) async fn requests(args: &RequestsArgs, out: Output) -> anyhow::Result
         return show_one(&client.get(&format!("/api/requests/{}", encode(id))).await?, args.page.json, out);
     }
     let mut path = format!("/api/requests?{}", args.page.query());
+    let mut again = "requests".to_owned();
     for (key, value) in [("state", &args.state), ("tag", &args.tag)] {
         if let Some(value) = value {
             path.push_str(&format!("&{key}={}", encode(value)));
+            again.push_str(&format!(" --{key} {value}"));
         }
     }
     let list = client.get(&path).await?;
@@ -204,7 +206,7 @@ pub(super) async fn requests(args: &RequestsArgs, out: Output) -> anyhow::Result
             Cell::new(human::text(request, "batch_id")),
         ]);
     }
-    show_list(&list, &table, "requests", out)
+    show_list(&list, &table, &again, out)
 }
 
 /// Batches as a table, or one with all it has.
@@ -245,39 +247,52 @@ pub(super) async fn batches(args: &BatchesArgs, out: Output) -> anyhow::Result<(
             Cell::new(note.iter().find(|note| *note != "-").map_or("-", String::as_str)),
         ]);
     }
-    show_list(&list, &table, "batches", out)
+    show_list(&list, &table, if args.open { "batches --open" } else { "batches" }, out)
 }
 
-/// A page, or that there is nothing.
-pub(super) fn show_list(list: &Value, table: &Table, what: &str, out: Output) -> anyhow::Result<()> {
+/// A page, or that there is nothing. `command`: what lists it, without the page.
+pub(super) fn show_list(list: &Value, table: &Table, command: &str, out: Output) -> anyhow::Result<()> {
     if members(list, "data").is_empty() {
-        note(&format!("There are no such {what}."));
+        note(&format!("No {} to show.", command.split(' ').next().unwrap_or_default()));
         return Ok(());
     }
     out.table(table)?;
     if let Some(next) = list.get("next").and_then(Value::as_str) {
-        note(&format!("There are more: nightbus {what} --after {next}"));
+        note(&format!("There are more: nightbus {command} --after {next}"));
     }
     Ok(())
 }
 
-/// Every member with a value; times as times, money as money.
+/// Every member with a value, what it is first; times as times, money as money.
 fn show_one(object: &Value, json: bool, out: Output) -> anyhow::Result<()> {
     if json {
         return Ok(output::json(object)?);
     }
-    let pairs: Vec<(String, String)> = object
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, value)| *name != "object" && !value.is_null())
-        .map(|(name, value)| {
+    let mut pairs = Vec::new();
+    push_members(&mut pairs, "", object);
+    pairs.sort_by_key(|(name, _)| match name.as_str() {
+        "id" => 0,
+        "state" => 1,
+        _ => 2,
+    });
+    Ok(out.pairs(&pairs)?)
+}
+
+/// Members of members under both names, `counts.total`: JSON on one line would be wider than any terminal.
+fn push_members(pairs: &mut Vec<(String, String)>, prefix: &str, object: &Value) {
+    for (name, value) in object.as_object().into_iter().flatten() {
+        if value.is_object() {
+            push_members(pairs, &format!("{prefix}{name}."), value);
+            continue;
+        }
+        // Details of details: `usage` has many, nearly all of them none.
+        let is_idle = prefix.matches('.').count() > 1 && value.as_u64() == Some(0);
+        if !value.is_null() && name != "object" && !is_idle {
             let time = value.as_i64().filter(|_| name.ends_with("_at")).map(human::time);
             let amount = value.as_f64().filter(|_| name.ends_with("_usd")).map(human::usd);
-            (name.clone(), time.or(amount).unwrap_or_else(|| human::text(object, name)))
-        })
-        .collect();
-    Ok(out.pairs(&pairs)?)
+            pairs.push((format!("{prefix}{name}"), time.or(amount).unwrap_or_else(|| human::text(object, name))));
+        }
+    }
 }
 
 /// Since it was made.

@@ -1,6 +1,6 @@
 //! The one place that writes to the terminal: data to standard output, everything said beside it to standard error.
 //!
-//! Colours and widths depend on what standard output is: a terminal gets colours (unless `NO_COLOR` is set) and tables
+//! Colours and widths depend on what standard output is: a terminal gets colours (unless `NO_COLOR` is set, or it is dumb) and tables
 //! that fit; a pipe gets plain and whole lines. Called by every command.
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -24,7 +24,7 @@ impl Output {
             .then(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
             .flatten()
             .filter(|width| *width > 0);
-        Self { colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()), width }
+        Self { colours: terminal && may_colour(), width }
     }
 
     /// Whether text may have colours.
@@ -82,7 +82,7 @@ pub(super) fn note(text: &str) {
 /// A mistake or a failure, on standard error.
 pub(super) fn error(text: &str) {
     let mut err = io::stderr().lock();
-    let coloured = err.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let coloured = err.is_terminal() && may_colour();
     let label = if coloured { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
     drop(writeln!(err, "{label} {text}"));
 }
@@ -94,5 +94,15 @@ pub(super) fn is_terminal() -> bool {
 
 /// Whether progress may be drawn over itself.
 pub(super) fn can_redraw() -> bool {
-    io::stderr().is_terminal()
+    io::stderr().is_terminal() && can_move()
+}
+
+/// Whether the terminal, if there is one, understands more than lines: one that calls itself dumb, or nothing at all, does not.
+pub(super) fn can_move() -> bool {
+    std::env::var("TERM").is_ok_and(|name| !matches!(name.as_str(), "" | "dumb"))
+}
+
+/// Whether a terminal may get colours.
+fn may_colour() -> bool {
+    can_move() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

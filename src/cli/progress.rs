@@ -41,14 +41,12 @@ impl Progress {
         Self::start(total, Unit::Bytes, template)
     }
 
-    /// For the lines of a file, of which `done` are done; what is done with them is said by `show`.
+    /// For the lines of a file, of which `done` are done; what is done with them, and how long it will take, is said by `show`.
     pub(super) fn of_lines(total: u64, done: u64) -> Self {
-        let template = "{spinner:.cyan} {bar:32.cyan/dim} {pos}/{len} {msg}  {elapsed}  ETA {eta}";
-        let progress = Self::start(total, Unit::Lines, template);
+        let progress =
+            Self::start(total, Unit::Lines, "{spinner:.cyan} {bar:16.cyan/dim} {pos}/{len} {msg}  {elapsed}");
         if let Some(bar) = &progress.bar {
-            // Not done by this run: the ETA must not be reckoned with it.
             bar.set_position(done);
-            bar.reset_eta();
         }
         progress
     }

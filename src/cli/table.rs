@@ -1,5 +1,5 @@
-//! Tables of text: columns as wide as their content, narrowed until they fit, cut with `…`; where that is not enough the
-//! last columns are left out. A table of things that have an id keeps the ids whole: the next command wants them. Pure.
+//! Tables of text: columns as wide as their content; those of words are narrowed until all fit, cut with `…`, those of numbers never,
+//! since half a number is another number. Where that is not enough the last columns are left out. A table of things that have an id keeps the ids whole: the next command wants them. Pure.
 //!
 //! Widths are those that a terminal shows (wide and combining characters count as such). Control characters of cells
 //! are shown as spaces, so that nothing from an API's answer can steer a terminal.
@@ -50,7 +50,7 @@ impl Tone {
 pub(super) enum Side {
     /// Words.
     Left,
-    /// Numbers.
+    /// Numbers, and whatever makes sense only as a whole.
     Right,
 }
 
@@ -124,8 +124,9 @@ impl Table {
             let mut widths = natural.clone();
             let gaps = GAP * widths.len().saturating_sub(1);
             while widths.iter().sum::<usize>() + gaps > room {
-                let narrowed = widths.iter_mut().skip(usize::from(self.ids)).max();
-                let Some(widest) = narrowed.filter(|width| **width > NARROWEST) else { break };
+                let words = widths.iter_mut().zip(&self.columns).skip(usize::from(self.ids));
+                let words = words.filter(|(_, (_, side))| *side == Side::Left).map(|(width, _)| width);
+                let Some(widest) = words.max().filter(|width| **width > NARROWEST) else { break };
                 *widest -= 1;
             }
             let fits = widths.iter().sum::<usize>() + gaps <= room;
@@ -237,6 +238,14 @@ mod tests {
         assert_eq!(table.render(Some(34), false).lines().nth(1), Some("bat_0123456789  submitt…  a rathe…"));
         assert_eq!(table.render(Some(30), false), "ID              STATE\nbat_0123456789  submitted\n");
         assert!(table.render(Some(5), false).contains("bat_0123456789"), "nothing is left to leave out");
+    }
+
+    #[test]
+    fn numbers_are_whole_or_left_out() {
+        let mut table = Table::new(&[("MODEL", Side::Left), ("LINES", Side::Right), ("SAVED", Side::Right)]);
+        table.row([Cell::new("gpt-5.4-mini"), Cell::new("31,012/50,000"), Cell::new("$1,234,567.89")]);
+        assert_eq!(table.render(Some(40), false).lines().nth(1), Some("gpt-5.4-m…  31,012/50,000  $1,234,567.89"));
+        assert_eq!(table.render(Some(30), false).lines().nth(1), Some("gpt-5.4-mini  31,012/50,000"));
     }
 
     #[test]

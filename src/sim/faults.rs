@@ -152,8 +152,11 @@ fn parse(faults: &[String]) -> Result<Vec<u64>, String> {
         let (name, count) = text.trim().split_once(':').unwrap_or_else(|| (text.trim(), "1"));
         let slot = TABLE.iter().position(|(known, _)| *known == name).and_then(|at| left.get_mut(at));
         let Some(slot) = slot else {
-            let names: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
-            return Err(format!("unknown fault '{name}'; known faults: {}", names.join(", ")));
+            let nearest = TABLE.iter().max_by(|(one, _), (other, _)| {
+                strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other))
+            });
+            let nearest = nearest.map(|(known, _)| format!(", perhaps {known}?")).unwrap_or_default();
+            return Err(format!("unknown fault '{name}'{nearest} `nightbus simulate --fault list` shows all"));
         };
         *slot = match count {
             "always" => ALWAYS,

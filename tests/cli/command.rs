@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -42,6 +43,8 @@ pub(crate) struct Running {
     child: Child,
     /// Where it listens, as its ready line says.
     pub(crate) url: String,
+    /// What it said up to then.
+    pub(crate) said: String,
     /// Kept open: there are more lines to print.
     _out: BufReader<ChildStdout>,
 }
@@ -51,9 +54,12 @@ impl Running {
     pub(crate) fn start(arguments: &[&str], ready: &str) -> Self {
         let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
-        let url =
-            out.by_ref().lines().map_while(Result::ok).find_map(|line| line.strip_prefix(ready).map(ToOwned::to_owned));
-        let mut running = Self { child, url: String::new(), _out: out };
+        let mut said = String::new();
+        let url = out.by_ref().lines().map_while(Result::ok).find_map(|line| {
+            said.extend([line.as_str(), "\n"]);
+            line.strip_prefix(ready).map(ToOwned::to_owned)
+        });
+        let mut running = Self { child, url: String::new(), said, _out: out };
         running.url = url.unwrap_or_else(|| panic!("{arguments:?} ended without {ready:?}"));
         running
     }
@@ -72,7 +78,14 @@ impl Running {
     pub(crate) fn stop(mut self) -> Option<i32> {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        self.child.wait().unwrap().code()
+        // Looked for with pauses, for at most two minutes: far more than an ordered stop takes.
+        for _ in 0..2_400 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("it does not stop");
     }
 }
 

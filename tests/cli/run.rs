@@ -15,14 +15,19 @@ const TRIES: u32 = 1_200;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A simulator, a folder, and a configuration that knows no running proxy.
-struct Stage {
-    sim: Running,
+pub(crate) struct Stage {
+    pub(crate) sim: Running,
     folder: tempfile::TempDir,
 }
 
 impl Stage {
     fn new(batch_seconds: &str) -> Self {
-        let arguments = ["simulate", "--listen", "127.0.0.1:0", "--batch-seconds", batch_seconds];
+        Self::with(&["--batch-seconds", batch_seconds])
+    }
+
+    /// With these options of the simulator.
+    pub(crate) fn with(options: &[&str]) -> Self {
+        let arguments = [&["simulate", "--listen", "127.0.0.1:0"], options].concat();
         let stage =
             Self { sim: Running::start(&arguments, "simulator listening on "), folder: tempfile::tempdir().unwrap() };
         // Nobody listens on the discard port.
@@ -30,52 +35,53 @@ impl Stage {
             "proxy.toml",
             &format!(
                 "listen = \"127.0.0.1:9\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
-                 [providers.openai]\nbase_url = \"{}/v1\"\n[batching]\nidle = \"100ms\"\npoll = \"100ms\"\n",
+                 [providers.openai]\nbase_url = \"{url}/v1\"\n[providers.anthropic]\nbase_url = \"{url}/v1\"\n\
+                 [batching]\nidle = \"100ms\"\npoll = \"100ms\"\n",
                 stage.path("served"),
-                stage.sim.url,
+                url = stage.sim.url,
             ),
         );
         stage
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         fs::write(self.path(name), content).unwrap();
     }
 
-    fn read(&self, name: &str) -> Vec<Value> {
+    pub(crate) fn read(&self, name: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(name)).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = command(&[&["run"], arguments, &["--config", "proxy.toml"]].concat());
-        command.current_dir(self.folder.path()).env("OPENAI_API_KEY", "sk-run");
+        command.current_dir(self.folder.path()).env("OPENAI_API_KEY", "sk-run").env("ANTHROPIC_API_KEY", "sk-ant-run");
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Done {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         done(&mut self.command(arguments))
     }
 
-    fn start(&self, arguments: &[&str]) -> Killed {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Killed {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         Killed(self.command(arguments).stdin(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
-    fn sim(&self, route: &str) -> Value {
+    pub(crate) fn sim(&self, route: &str) -> Value {
         self.sim.told(route)
     }
 
     /// Executions of each call's marker.
-    fn executions(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn executions(&self) -> BTreeMap<String, u64> {
         serde_json::from_value(self.sim("executions")).unwrap()
     }
 
-    fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
         for _ in 0..TRIES {
             if holds() {
                 return;
@@ -84,10 +90,17 @@ impl Stage {
         }
         panic!("{what} did not happen; {}", fs::read_to_string(self.path("log")).unwrap_or_default());
     }
+
+    /// A nightbus that goes on while runs come and go.
+    pub(crate) fn serve(&self) -> Running {
+        let config = self.path("proxy.toml");
+        let arguments = ["serve", "--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        Running::start(&arguments, "nightbus listening on ")
+    }
 }
 
 /// Dies with the test.
-struct Killed(Child);
+pub(crate) struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -97,17 +110,17 @@ impl Drop for Killed {
     }
 }
 
-fn body(number: usize) -> Value {
+pub(crate) fn body(number: usize) -> Value {
     json!({"model": "gpt-6-luna", "max_tokens": 50, "messages": [{"role": "user", "content": format!("say probe-{number:04}")}]})
 }
 
-fn batch_file(lines: usize) -> String {
+pub(crate) fn batch_file(lines: usize) -> String {
     let line = |number| json!({"custom_id": format!("c{number}"), "method": "POST", "url": "/v1/chat/completions", "body": body(number)});
     (0..lines).map(|number| format!("{}\n", line(number))).collect()
 }
 
 /// Every call is there once, in order, with its own answer, and was executed once.
-fn assert_whole(stage: &Stage, output: &str, lines: usize) {
+pub(crate) fn assert_whole(stage: &Stage, output: &str, lines: usize) {
     let answers = stage.read(output);
     assert_eq!(answers.len(), lines);
     for (number, answer) in answers.iter().enumerate() {
@@ -212,15 +225,10 @@ fn killed_three_times_every_line_is_bought_once() {
 fn a_running_server_keeps_the_calls_while_the_run_is_dead() {
     let stage = Stage::new("1");
     stage.write("in.jsonl", &batch_file(40));
-    let config = stage.path("proxy.toml");
-    let serve = || {
-        let arguments = ["serve", "--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-        Running::start(&arguments, "nightbus listening on ")
-    };
     let nobody = stage.run(&["in.jsonl", "-o", "out.jsonl", "--server", "http://127.0.0.1:9"]);
     assert!(nobody.code == 1 && nobody.err.contains("nightbus serve"), "{}", nobody.err);
     assert!(!stage.path("out.jsonl.nightbus/plan.json").exists(), "nothing was begun");
-    let server = serve();
+    let server = stage.serve();
     let url = server.url.clone();
     let killed = stage.start(&["in.jsonl", "-o", "out.jsonl", "--server", &url]);
     stage.until("a batch", || stage.sim("counters")["batches"].as_u64().unwrap() > 0);
@@ -269,4 +277,28 @@ fn a_wrong_beginning_does_not_bind() {
     assert!(capped.code == 1 && capped.err.contains("--max-usd"), "{}", capped.err);
     assert_eq!(stage.run(&["in.jsonl", "-o", "out.jsonl"]).code, 0);
     assert_whole(&stage, "out.jsonl", 2);
+}
+
+#[test]
+fn a_grounded_test_flight_is_told_with_the_commands_that_decide() {
+    let stage = Stage::new("0.2");
+    // The simulator's word for answers that are cut off.
+    let bad = batch_file(120).replace("say probe", "sim-length probe");
+    stage.write("in.jsonl", &bad);
+    // Time for all to be there before the first batch.
+    let config = fs::read_to_string(stage.path("proxy.toml")).unwrap().replace("idle = \"100ms\"", "idle = \"3s\"");
+    stage.write("proxy.toml", &format!("{config}[flight]\nmin_requests = 100\n"));
+    let mut run = stage.start(&["in.jsonl", "-o", "out.jsonl"]);
+    let log = || fs::read_to_string(stage.path("log")).unwrap_or_default();
+    stage.until("a word about the flight", || log().contains("nightbus flights reject "));
+    let said = log();
+    assert!(said.contains("cut off at the limit of tokens"), "{said}");
+    let reject = said.lines().find_map(|line| line.trim().strip_prefix("nightbus flights reject ")).unwrap();
+    let words: Vec<&str> = reject.split(' ').collect();
+    let rejected = crate::command::nightbus(&[&["flights", "reject"], &words[..]].concat());
+    assert_eq!(rejected.code, 0, "{}", rejected.err);
+    assert_eq!(run.0.wait().unwrap().code(), Some(1), "{}", log());
+    let errors = stage.read("out.errors.jsonl");
+    assert_eq!((errors.len(), &errors[0]["error"]["code"]), (115, &json!("flight_grounded")));
+    assert_eq!(stage.sim("counters")["batches"], 0, "nothing but the flight was bought");
 }

@@ -50,7 +50,7 @@ function row(batch, across) {
     ? `${percent(batch.progress)}, ${duration(end - batch.created_at)}`
     : `${batch.state}, ${duration(end - batch.created_at)}`;
   return h('li', {}, h('a', { href: `#/batches/${batch.id}`, title: `${batch.id}, ${batch.model}, ${batch.state}` },
-    h('span', { class: 'name' }, batch.model, ' ', h('small', {}, counted(batch.counts.total, 'request'))), track, ' ',
+    h('span', { class: 'name' }, h('span', { class: 'model' }, batch.model), ' ', h('small', {}, counted(batch.counts.total, 'request'))), track, ' ',
     h('span', { class: 'took' }, words), h('span', { class: 'sr' }, ` ${open ? batch.state : ''} batch ${shortId(batch.id)}`)));
 }
 

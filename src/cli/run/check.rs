@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::again::Wanted;
 use super::input::{Fault, Input, Item};
 use crate::domain::lane::Endpoint;
 use crate::wire::peek::{peek, without_batch_suffix};
@@ -17,6 +18,7 @@ const KEPT_FAULTS: usize = 1_000;
 /// What a file without faults holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Checked {
+    /// Those that are wanted, as are all others here.
     pub(super) lines: u64,
     /// Hash of all its bytes, and of the template's.
     pub(super) digest: String,
@@ -65,17 +67,21 @@ struct Checking {
     max_body: u64,
 }
 
-/// Reads the whole file.
+/// Reads the whole file; the lines that are not wanted must be sound, too, and are not counted.
 ///
 /// # Errors
-/// Outer: it cannot be read. Inner: its faults.
-pub(super) fn check(input: &Input, max_body: u64) -> anyhow::Result<Result<Checked, Faults>> {
+/// Outer: it cannot be read, or what is wanted of it cannot be told. Inner: its faults.
+pub(super) fn check(input: &Input, max_body: u64, mut wanted: Wanted) -> anyhow::Result<Result<Checked, Faults>> {
     let mut items = input.open()?;
     let mut checking = Checking { seen: HashMap::new(), endpoint: None, models: BTreeMap::new(), lines: 0, max_body };
     let mut faults = Faults::default();
     for row in items.by_ref() {
         let fault = match row? {
-            Ok(item) => checking.look(&item).err().map(|what| Fault { line: item.line, what }),
+            // After the first fault, which lines are wanted is not asked for any more: nothing will be sent.
+            Ok(item) => {
+                let is_wanted = faults.count == 0 && wanted.wants(&item)?;
+                checking.look(&item, is_wanted).err().map(|what| Fault { line: item.line, what })
+            }
             Err(fault) => Some(fault),
         };
         if let Some(fault) = fault {
@@ -89,6 +95,7 @@ pub(super) fn check(input: &Input, max_body: u64) -> anyhow::Result<Result<Check
         }
         return Ok(Err(faults));
     };
+    wanted.has_ended()?;
     Ok(Ok(Checked { lines, digest: items.digest(), endpoint, models }))
 }
 
@@ -102,8 +109,7 @@ impl Faults {
 }
 
 impl Checking {
-    fn look(&mut self, item: &Item) -> Result<(), String> {
-        self.lines += 1;
+    fn look(&mut self, item: &Item, is_wanted: bool) -> Result<(), String> {
         let hash = digest(&SHA256, item.custom_id.as_bytes());
         let hash = hash.as_ref().first_chunk::<16>().copied().unwrap_or_default();
         match self.seen.entry(hash) {
@@ -130,6 +136,10 @@ impl Checking {
         if let Some(reason) = peeked.live {
             return Err(format!("cannot be batched ({reason})"));
         }
+        if !is_wanted {
+            return Ok(());
+        }
+        self.lines += 1;
         let model = without_batch_suffix(&peeked.model).unwrap_or(&peeked.model).to_owned();
         self.models.entry(model).or_default().add(item.endpoint, bytes, output_limit(&item.body));
         Ok(())
@@ -165,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("in.jsonl");
         std::fs::write(&file, content).unwrap();
-        check(&Input::new(&file, Endpoint::ChatCompletions, None).unwrap(), 200).unwrap()
+        check(&Input::new(&file, Endpoint::ChatCompletions, None).unwrap(), 200, Wanted::All).unwrap()
     }
 
     fn line(id: &str, url: &str, body: &str) -> String {

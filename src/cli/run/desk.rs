@@ -1,6 +1,8 @@
 //! The nightbus that has the calls, as a run sees it: hand in a call, fetch its end. Patient where waiting helps, and
 //! never a second purchase: every call has its own `Idempotency-Key`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
@@ -51,6 +53,8 @@ pub(super) struct Desk {
     address: Address,
     endpoint: Endpoint,
     wishes: Wishes,
+    /// Unix seconds at which the last call that was asked for is expected to end; 0: not known.
+    expected: Arc<AtomicI64>,
 }
 
 /// What became of a call that was handed in.
@@ -69,7 +73,8 @@ pub(super) struct NotTaken(String);
 /// What an answer of `…/result` says.
 enum Fetched {
     Ended(Ended),
-    Pending,
+    /// When it is expected to end, in Unix seconds, where nightbus has learned how long such calls take.
+    Pending(Option<i64>),
     /// It may be better later, after so long.
     Later(Option<Duration>, String),
 }
@@ -78,7 +83,7 @@ impl Desk {
     /// # Errors
     /// Certificates that cannot be used.
     pub(super) fn new(address: Address, endpoint: Endpoint, wishes: Wishes) -> anyhow::Result<Self> {
-        Ok(Self { http: HttpClient::new(address.roots.clone())?, address, endpoint, wishes })
+        Ok(Self { http: HttpClient::new(address.roots.clone())?, address, endpoint, wishes, expected: Arc::default() })
     }
 
     /// Whether a nightbus answers there that knows this key; none: nobody answers like one.
@@ -163,10 +168,18 @@ impl Desk {
                     ended.id = id.to_string();
                     return Ok(ended);
                 }
-                Fetched::Pending => trying = Trying::default(),
+                Fetched::Pending(expected) => {
+                    self.expected.store(expected.unwrap_or(0), Ordering::Relaxed);
+                    trying = Trying::default();
+                }
                 Fetched::Later(after, why) => trying.again(after, &why).await?,
             }
         }
+    }
+
+    /// When the calls that are waited for are expected to end, in Unix seconds; none: nobody knows.
+    pub(super) fn expected(&self) -> Option<i64> {
+        Some(self.expected.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 
     /// Asks that what is queued with this key leaves now. A wish: the lane's own clock does it otherwise.
@@ -203,7 +216,10 @@ fn read(answer: &Answer) -> anyhow::Result<Fetched> {
         (Some("completed"), _) => Ok(Fetched::Ended(ended(answer, Kind::Answered))),
         (Some("failed"), _) => Ok(Fetched::Ended(ended(answer, Kind::Failed))),
         (Some("cancelled"), _) => Ok(Fetched::Ended(ended(answer, Kind::Cancelled))),
-        (_, StatusCode::ACCEPTED) => Ok(Fetched::Pending),
+        (_, StatusCode::ACCEPTED) => {
+            let request: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            Ok(Fetched::Pending(request.get("expected_at").and_then(Value::as_i64)))
+        }
         // It was there once: its result has been kept for as long as `retention` says.
         (_, StatusCode::NOT_FOUND) => Ok(Fetched::Ended(ended(answer, Kind::Failed))),
         (_, status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {

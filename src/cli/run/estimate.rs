@@ -72,8 +72,8 @@ impl Estimate {
     pub(super) fn describe(&self, checked: &Checked) -> String {
         let models: Vec<&str> = checked.models.keys().map(String::as_str).collect();
         let mut text = format!(
-            "{} calls of {} for {}: about {} prompt tokens, up to {} output tokens.",
-            human::number(checked.lines),
+            "{} of {} for {}: about {} prompt tokens, up to {} output tokens.",
+            human::counted(checked.lines, "call"),
             checked.endpoint,
             models.join(", "),
             human::number(self.prompt_tokens),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `plan.json` | which file, which way, which key; on disk before anything is sent |
 //! | `answers` | `+LINE` (went well) or `-LINE` (did not) for each line of the input, in its order |
+//! | `earlier` | with `--retry-failed`: `+LINE` or `-LINE` of the run before, for each line of the input; `answers` are about the `-` ones |
 //! | `data/` | the data directory of a nightbus that runs in this process |
 //!
 //! `answers` only grows, so that whatever a crash leaves of it is a true beginning; what was cut off is fetched again.
@@ -17,12 +18,14 @@ use anyhow::{Context as _, anyhow};
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use super::again::Wanted;
 use super::check::Checked;
 use crate::cli::output;
 use crate::domain::lane::Endpoint;
 use crate::store::files::{DataDir, sync_parent};
 
 const VERSION: u32 = 1;
+const EARLIER: &str = "earlier";
 
 /// What was begun. A command that would do something else is refused.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -30,6 +33,7 @@ pub(super) struct Plan {
     version: u32,
     /// Of the input.
     pub(super) digest: String,
+    /// Those that are sent.
     pub(super) lines: u64,
     pub(super) endpoint: String,
     pub(super) provider: Option<String>,
@@ -38,6 +42,10 @@ pub(super) struct Plan {
     pub(super) server: Option<String>,
     /// Stands for the key: calls made with another one would be bought again.
     pub(super) key: String,
+    /// Only the lines that failed before are sent; a word that no other run has, so that the answers of that run are
+    /// not taken for theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) retry: Option<String>,
 }
 
 /// Where the answers go in the end.
@@ -46,6 +54,8 @@ pub(super) struct Targets {
     /// None: standard output.
     pub(super) output: Option<PathBuf>,
     pub(super) errors: PathBuf,
+    /// What is there already may be replaced.
+    pub(super) replace: bool,
 }
 
 /// An open folder.
@@ -78,7 +88,13 @@ impl Plan {
             attempt,
             server,
             key: print.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
+            retry: None,
         }
+    }
+
+    /// The same, for the lines alone that failed before.
+    pub(super) fn of_retry(self) -> Self {
+        Self { retry: Some(format!("{:016x}", fastrand::u64(..))), ..self }
     }
 
     /// Where all its calls go.
@@ -137,13 +153,7 @@ impl Journal {
 
     /// What was begun here, if anything was.
     pub(super) fn plan(&self) -> anyhow::Result<Option<Plan>> {
-        let path = self.folder.join("plan.json");
-        let damaged = || format!("{} is damaged", path.display());
-        match fs::read(&path) {
-            Ok(json) => Ok(Some(serde_json::from_slice(&json).with_context(damaged)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(damaged),
-        }
+        plan_in(&self.folder)
     }
 
     /// Writes down what is about to be done.
@@ -154,6 +164,16 @@ impl Journal {
         file.sync_all()?;
         fs::rename(&new, &path)?;
         Ok(sync_parent(&path)?)
+    }
+
+    /// Where the lines of the run before are kept, for a retry.
+    pub(super) fn earlier(&self) -> PathBuf {
+        self.folder.join(EARLIER)
+    }
+
+    /// Which lines of the input a plan is about.
+    pub(super) fn wanted(&self, plan: &Plan) -> anyhow::Result<Wanted> {
+        if plan.retry.is_none() { Ok(Wanted::All) } else { wanted_of_retry(&self.folder) }
     }
 
     /// Where a nightbus in this process keeps its store.
@@ -181,14 +201,17 @@ impl Journal {
     }
 
     /// Gives the answers their places, and removes the folder. May be done again after a crash in the middle.
-    pub(super) fn finish(self, targets: &Targets) -> anyhow::Result<()> {
-        let errors = self.failed > 0;
+    pub(super) fn finish(self, plan: &Plan, targets: &Targets) -> anyhow::Result<()> {
+        let retried = plan.retry.is_some();
         match &targets.output {
-            Some(path) => self.write(path, b'+')?,
-            None => self.each(b'+', output::bytes)?,
+            Some(path) => self.write(path, b'+', retried)?,
+            None => self.each(b'+', retried, output::bytes)?,
         }
-        if errors {
-            self.write(&targets.errors, b'-')?;
+        if self.failed > 0 {
+            self.write(&targets.errors, b'-', retried)?;
+        } else if targets.replace {
+            // Of an earlier run, whose lines these were.
+            remove_file(&targets.errors)?;
         }
         // First another name: a folder that is half removed must not look like a run that goes on.
         let gone = with_suffix(&self.folder, ".done");
@@ -203,31 +226,70 @@ impl Journal {
         Ok(fs::remove_file(self.folder.join("plan.json"))?)
     }
 
-    fn write(&self, path: &Path, sign: u8) -> anyhow::Result<()> {
+    fn write(&self, path: &Path, sign: u8, retried: bool) -> anyhow::Result<()> {
         let cannot = || format!("cannot write {}", path.display());
         let new = with_suffix(path, ".new");
         let mut file = BufWriter::with_capacity(1 << 18, File::create(&new).with_context(cannot)?);
-        self.each(sign, |line| file.write_all(line)).with_context(cannot)?;
+        self.each(sign, retried, |line| file.write_all(line)).with_context(cannot)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(cannot)?;
         file.sync_all().with_context(cannot)?;
         fs::rename(&new, path).with_context(cannot)?;
         sync_parent(path).with_context(cannot)
     }
 
-    fn each(&self, sign: u8, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    /// Every line with this sign, in the input's order.
+    fn each(&self, sign: u8, retried: bool, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut file = &self.answers;
         file.seek(SeekFrom::Start(0))?;
-        let mut reader = BufReader::with_capacity(1 << 18, file.take(u64::MAX));
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line)? > 0 {
-            if let Some((first, rest)) = line.split_first()
-                && *first == sign
-            {
-                take(rest)?;
+        let mut answers = BufReader::with_capacity(1 << 18, file.take(u64::MAX));
+        let mut take_signed = |line: &[u8]| match line.split_first() {
+            Some((first, rest)) if *first == sign => take(rest),
+            _ => Ok(()),
+        };
+        let (mut line, mut answer) = (Vec::new(), Vec::new());
+        if retried {
+            let mut earlier = BufReader::with_capacity(1 << 18, File::open(self.earlier())?);
+            while earlier.read_until(b'\n', &mut line)? > 0 {
+                if line.starts_with(b"-") {
+                    answer.clear();
+                    answers.read_until(b'\n', &mut answer)?;
+                    take_signed(&answer)?;
+                } else {
+                    take_signed(&line)?;
+                }
+                line.clear();
             }
+            return Ok(());
+        }
+        while answers.read_until(b'\n', &mut line)? > 0 {
+            take_signed(&line)?;
             line.clear();
         }
         Ok(())
+    }
+}
+
+/// The lines that are sent by the retry which a folder holds.
+///
+/// # Errors
+/// Its copy of the earlier run cannot be read.
+pub(super) fn wanted_of_retry(folder: &Path) -> anyhow::Result<Wanted> {
+    let path = folder.join(EARLIER);
+    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Wanted::OpenIn(BufReader::with_capacity(1 << 18, file)))
+}
+
+/// Which plan a folder holds, if any; locked or not.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn plan_in(folder: &Path) -> anyhow::Result<Option<Plan>> {
+    let path = folder.join("plan.json");
+    let damaged = || format!("{} is damaged", path.display());
+    match fs::read(&path) {
+        Ok(json) => Ok(Some(serde_json::from_slice(&json).with_context(damaged)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(damaged),
     }
 }
 
@@ -236,6 +298,15 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove(folder: &Path) -> anyhow::Result<()> {
@@ -294,11 +365,40 @@ mod tests {
         }
         let mut journal = Journal::open(&folder).unwrap();
         journal.append(true, b"{\"c\":3}").unwrap();
-        let targets = Targets { output: Some(home.path().join("out")), errors: home.path().join("out.errors") };
-        journal.finish(&targets).unwrap();
+        let targets =
+            Targets { output: Some(home.path().join("out")), errors: home.path().join("out.errors"), replace: false };
+        journal.finish(&plan(), &targets).unwrap();
         assert_eq!(fs::read_to_string(home.path().join("out")).unwrap(), "{\"a\":1}\n{\"c\":3}\n");
         assert_eq!(fs::read_to_string(home.path().join("out.errors")).unwrap(), "{\"b\":2}\n");
         let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "{left:?}");
+    }
+    #[test]
+    fn a_retry_puts_its_answers_between_those_that_were_there() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        let read = |name: &str| fs::read_to_string(at(name)).unwrap_or_default();
+        let retry = || Plan { lines: 2, ..plan() }.of_retry();
+        assert_ne!(retry().retry, retry().retry, "each retry asks anew");
+        assert_eq!(Plan { retry: None, ..retry() }, Plan { lines: 2, ..plan() });
+        fs::write(at("out"), "old\n").unwrap();
+        for (second_goes_well, output, errors) in
+            [(false, "{\"a\":1}\n{\"b\":2}\n", "{\"c\":3}\n"), (true, "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n", "")]
+        {
+            fs::write(at("out.errors"), "old\n").unwrap();
+            let mut journal = Journal::open(&at("out.nightbus")).unwrap();
+            fs::write(journal.earlier(), "-{\"old\":1}\n+{\"b\":2}\n-{\"old\":3}\n").unwrap();
+            let plan = retry();
+            journal.begin(&plan).unwrap();
+            assert_eq!(journal.plan().unwrap(), Some(plan.clone()));
+            assert!(matches!(journal.wanted(&plan), Ok(Wanted::OpenIn(_))));
+            journal.append(true, b"{\"a\":1}").unwrap();
+            journal.append(second_goes_well, b"{\"c\":3}").unwrap();
+            let targets = Targets { output: Some(at("out")), errors: at("out.errors"), replace: true };
+            journal.finish(&plan, &targets).unwrap();
+            assert_eq!((read("out").as_str(), read("out.errors").as_str()), (output, errors));
+            assert_eq!(at("out.errors").exists(), !second_goes_well, "no file of failures where nothing failed");
+            assert!(!at("out.nightbus").exists());
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Checks everything, names the price, hands in, collects. A run that was stopped in any way goes on with the same command;
 //! `journal` says what it keeps, `desk` how nothing is bought twice.
 
+mod again;
 mod check;
 mod csv;
 mod desk;
@@ -19,18 +20,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{anyhow, bail};
 use clap::Args;
 
+use self::again::{Wanted, Written};
 use self::check::{Checked, Faults};
 use self::desk::{Desk, NotTaken, Wishes};
 use self::estimate::{Consent, Estimate};
 use self::input::Input;
-use self::journal::{Journal, Plan, Targets, with_suffix};
+use self::journal::{Journal, Plan, Targets, plan_in, wanted_of_retry, with_suffix};
 use self::own::Own;
 use self::place::Place;
 use self::work::Work;
 use super::output::note;
 use super::signals::until_stopped;
 use super::{UsageError, human, logs};
-use crate::config::{self, Config, Overrides, parse_duration};
+use crate::config::{self, Config, Overrides, ProviderConfig, parse_duration};
 use crate::domain::lane::Endpoint;
 
 /// `nightbus run`
@@ -81,6 +83,9 @@ pub(super) struct RunArgs {
     /// Another number asks for new answers to the same file
     #[arg(long, default_value_t = 1, value_name = "N")]
     attempt: u32,
+    /// Send only the lines that failed when this command ran before, and put their answers where they belong
+    #[arg(long, conflicts_with = "force")]
+    retry_failed: bool,
     /// Replace OUT if it is there
     #[arg(long)]
     force: bool,
@@ -99,29 +104,37 @@ pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
     let overrides = Overrides { upstream: args.upstream.clone(), ..Overrides::default() };
     let config = config::load(args.config.as_deref(), config::environment(), &overrides)?;
     let input = Input::new(&args.file, args.endpoint, args.template.as_deref())?;
-    let checked = check::check(&input, config.limits.max_body_bytes)?.map_err(|faults| faulty(&args.file, &faults))?;
     let (targets, folder) = args.targets();
-    let begun = folder.join("plan.json").exists();
+    let begun = plan_in(&folder)?;
+    let wanted = args.wanted(begun.as_ref(), &targets, &folder)?;
+    let checked =
+        check::check(&input, config.limits.max_body_bytes, wanted)?.map_err(|faults| faulty(&args.file, &faults))?;
+    if args.retry_failed && checked.lines == 0 {
+        note("No line failed when this ran before: there is nothing to do.");
+        return Ok(());
+    }
     let provider = args.place.provider(&config, checked.endpoint)?;
-    if args.dry_run || !begun {
+    if args.dry_run || begun.is_none() {
         let estimate = Estimate::of(&checked, &config, provider);
         note(&estimate.describe(&checked));
         if args.dry_run {
             return Ok(());
         }
-        args.may_write(&targets)?;
+        may_write(&targets)?;
         estimate.agree(Consent { yes: args.yes, max_usd: args.max_usd })?;
     }
     let key = args.place.key(provider)?;
+    let begun = begun.is_some();
+    let server = if begun { None } else { args.server(&config, provider, &checked, key.as_deref()).await? };
     let journal = Journal::open(&folder)?;
     let plan = match journal.plan()? {
         Some(plan) => args.goes_on(plan, &checked, key.as_deref(), &folder)?,
+        None if begun => bail!("another command has just ended what {} held: look at its output", folder.display()),
         None => {
-            let server = args.place.server(&config, checked.endpoint, key.as_deref()).await?;
-            if server.is_none() {
-                own::is_possible(&config, provider, checked.endpoint, key.is_some())?;
-            }
             let plan = args.plan(&checked, server, key.as_deref());
+            if args.retry_failed {
+                Written::open(&targets)?.copy(&input, &journal.earlier())?;
+            }
             journal.begin(&plan)?;
             plan
         }
@@ -135,6 +148,39 @@ pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 impl RunArgs {
+    /// Which lines are to be sent.
+    ///
+    /// # Errors
+    /// [`UsageError`]: a run that has not ended, or none that has.
+    fn wanted(&self, begun: Option<&Plan>, targets: &Targets, folder: &Path) -> anyhow::Result<Wanted> {
+        let message = match (begun.map(|plan| plan.retry.is_some()), self.retry_failed) {
+            (None, false) | (Some(false), false) => return Ok(Wanted::All),
+            (None, true) => return Ok(Wanted::FailedIn(Box::new(Written::open(targets)?))),
+            (Some(true), true) => return wanted_of_retry(folder),
+            (Some(false), true) => {
+                "a run that has not ended: let it end first, by the same command without --retry-failed"
+            }
+            (Some(true), false) => "a run of --retry-failed that has not ended: repeat it with --retry-failed",
+        };
+        Err(UsageError(format!("{} holds {message}", folder.display())).into())
+    }
+
+    /// The running nightbus that a new run is handed to; none: one in this process, which could do it.
+    async fn server(
+        &self,
+        config: &Config,
+        provider: &ProviderConfig,
+        checked: &Checked,
+        key: Option<&str>,
+    ) -> anyhow::Result<Option<String>> {
+        let server = self.place.server(config, checked.endpoint, key).await?;
+        if server.is_none() {
+            own::is_possible(config, provider, checked.endpoint)?;
+            self.place.needs_key(provider, key)?;
+        }
+        Ok(server)
+    }
+
     /// With a nightbus in this process where the plan says so, which is stopped in any case.
     async fn carry_out(
         &self,
@@ -160,8 +206,15 @@ impl RunArgs {
             );
         }
         let work = Work { input, plan, desk: &desk, at_once: usize::from(self.concurrency), flush: own.is_some() };
+        let telling = async {
+            match &own {
+                Some(own) => own.tell_of_flights().await,
+                None => std::future::pending().await,
+            }
+        };
         let worked = tokio::select! {
             worked = Box::pin(go(&work, journal)) => worked,
+            never = telling => never,
             () = stopped => Err(anyhow!("stopped. The same command goes on from here; nothing is bought twice.")),
         };
         if let Some(own) = own {
@@ -179,22 +232,12 @@ impl RunArgs {
         };
         let errors = self.errors.clone().unwrap_or_else(|| with_suffix(&stem, ".errors.jsonl"));
         let folder = with_suffix(base, ".nightbus");
-        (Targets { output, errors }, folder)
-    }
-
-    fn may_write(&self, targets: &Targets) -> Result<(), UsageError> {
-        let there = targets.output.iter().chain([&targets.errors]).find(|path| path.exists());
-        match there {
-            Some(path) if !self.force => Err(UsageError(format!(
-                "{} is there already: take another name, or replace it with --force",
-                path.display()
-            ))),
-            _ => Ok(()),
-        }
+        (Targets { output, errors, replace: self.force || self.retry_failed }, folder)
     }
 
     fn plan(&self, checked: &Checked, server: Option<String>, key: Option<&str>) -> Plan {
-        Plan::new(checked, self.place.provider.clone(), self.attempt, server, key)
+        let plan = Plan::new(checked, self.place.provider.clone(), self.attempt, server, key);
+        if self.retry_failed { plan.of_retry() } else { plan }
     }
 
     /// The plan of a run that goes on, if this is the same command.
@@ -213,6 +256,24 @@ impl RunArgs {
     }
 }
 
+/// Before anything is bought: whether there will be a place for the answers.
+fn may_write(targets: &Targets) -> Result<(), UsageError> {
+    let mut paths = targets.output.iter().chain([&targets.errors]);
+    for path in paths.clone() {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if parent.is_some_and(|parent| !parent.is_dir()) {
+            return Err(UsageError(format!("the folder of {} is not there: make it first", path.display())));
+        }
+    }
+    match paths.find(|path| path.exists()) {
+        Some(path) if !targets.replace => Err(UsageError(format!(
+            "{} is there already: take another name, or replace it with --force",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 async fn go(work: &Work<'_>, mut journal: Journal) -> anyhow::Result<Journal> {
     if let Err(error) = work.first(&journal).await {
         // Nothing is under way yet that a new beginning, with another key, could buy again.
@@ -227,13 +288,19 @@ async fn go(work: &Work<'_>, mut journal: Journal) -> anyhow::Result<Journal> {
 
 fn conclude(journal: Journal, plan: &Plan, targets: &Targets) -> anyhow::Result<()> {
     let failed = journal.failed();
-    journal.finish(targets)?;
-    let lines = human::number(plan.lines);
+    journal.finish(plan, targets)?;
     if failed > 0 {
-        bail!("{} of {lines} lines failed: see {}", human::number(failed), targets.errors.display());
+        let again = if plan.retry.is_some() { " again" } else { "" };
+        let next = if targets.output.is_some() {
+            ". The same command with --retry-failed sends them, and no others, once more."
+        } else {
+            ""
+        };
+        let (failed, lines) = (human::number(failed), human::counted(plan.lines, "line"));
+        bail!("{failed} of {lines} failed{again}: see {}{next}", targets.errors.display());
     }
     let place = targets.output.as_ref().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
-    note(&format!("{lines} lines answered: {place}"));
+    note(&format!("{} answered: {place}", human::counted(plan.lines, "line")));
     Ok(())
 }
 
@@ -247,9 +314,7 @@ fn faulty(file: &Path, faults: &Faults) -> UsageError {
     if more > 0 {
         note(&format!("… and {} more", human::number(more)));
     }
-    let lines =
-        if faults.count == 1 { "1 fault".to_owned() } else { format!("{} faults", human::number(faults.count)) };
-    UsageError(format!("{name} has {lines}: nothing was sent"))
+    UsageError(format!("{name} has {}: nothing was sent", human::counted(faults.count, "fault")))
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {

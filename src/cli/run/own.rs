@@ -1,19 +1,23 @@
 //! A nightbus in this process, on a data directory of its own, for as long as a run takes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::time::MissedTickBehavior;
 
 use crate::app::{self, App};
 use crate::cli::UsageError;
 use crate::cli::output::note;
 use crate::config::{Config, DeferralMode, ProviderConfig, StoreKind};
 use crate::domain::lane::Endpoint;
+use crate::store::flights::FlightState;
 use crate::tasks::Tasks;
 use crate::upstream::capability::Capability;
 
 const GRACE: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// While it lives, calls are taken.
 #[derive(Debug)]
@@ -24,21 +28,13 @@ pub(super) struct Own {
 /// Whether one could do the work.
 ///
 /// # Errors
-/// No key, an endpoint that the provider does not batch.
-pub(super) fn is_possible(
-    config: &Config,
-    provider: &ProviderConfig,
-    endpoint: Endpoint,
-    has_key: bool,
-) -> Result<(), UsageError> {
-    if !Capability::of(provider, &config.batching).endpoints.contains(&endpoint) {
-        return Err(UsageError(format!("the provider {} has no batches for {endpoint}", provider.name)));
+/// An endpoint that the provider does not batch.
+pub(super) fn is_possible(config: &Config, provider: &ProviderConfig, endpoint: Endpoint) -> Result<(), UsageError> {
+    if Capability::of(provider, &config.batching).endpoints.contains(&endpoint) {
+        Ok(())
+    } else {
+        Err(UsageError(format!("the provider {} has no batches for {endpoint}", provider.name)))
     }
-    if !has_key && provider.api_key.is_none() {
-        let message = "no API key: set the provider's variable, such as OPENAI_API_KEY, or name one with --key-env";
-        return Err(UsageError(message.to_owned()));
-    }
-    Ok(())
 }
 
 impl Own {
@@ -65,6 +61,26 @@ impl Own {
     /// Where calls are taken.
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.app.main_addr())
+    }
+
+    /// Says when a test flight is grounded, since the run stands still until somebody decides. Does not end.
+    pub(super) async fn tell_of_flights(&self) -> ! {
+        let mut told = BTreeSet::new();
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            for (flight, _waiting) in self.app.engine().flights() {
+                if flight.state == FlightState::Grounded && told.insert(flight.id.to_string()) {
+                    let admin = self.app.admin_addr();
+                    note(&format!(
+                        "The test flight went wrong: {}. All other calls like these wait for a decision:\n  nightbus flights approve {id} --admin http://{admin}\n  nightbus flights reject {id} --admin http://{admin}\nWithout one they are refused after flight.ground_timeout; nothing is bought until then.",
+                        flight.reasons.join("; "),
+                        id = flight.id,
+                    ));
+                }
+            }
+        }
     }
 
     /// The ordered stop; what is submitted goes on at the provider.

@@ -53,13 +53,30 @@ impl Place {
 
     /// The caller's key. Each provider has a variable of its own, so that no key goes to another provider.
     pub(super) fn key(&self, provider: &ProviderConfig) -> Result<Option<String>, UsageError> {
-        let usual = format!("{}_API_KEY", provider.name.to_uppercase().replace('-', "_"));
-        let name = self.key_env.as_ref().unwrap_or(&usual);
-        let key = std::env::var(name).ok().filter(|key| !key.is_empty());
+        let name = self.key_name(provider);
+        let key = std::env::var(&name).ok().filter(|key| !key.is_empty());
         if key.is_none() && self.key_env.is_some() {
             return Err(UsageError(format!("--key-env: the environment variable {name} is not set, or empty")));
         }
         Ok(key)
+    }
+
+    /// The variable that it is read from.
+    fn key_name(&self, provider: &ProviderConfig) -> String {
+        let usual = || format!("{}_API_KEY", provider.name.to_uppercase().replace('-', "_"));
+        self.key_env.clone().unwrap_or_else(usual)
+    }
+
+    /// What a nightbus in this process cannot do without: a key of the caller, or one in the configuration.
+    pub(super) fn needs_key(&self, provider: &ProviderConfig, key: Option<&str>) -> Result<(), UsageError> {
+        if key.is_some() || provider.api_key.is_some() {
+            return Ok(());
+        }
+        let name = self.key_name(provider);
+        Err(UsageError(format!(
+            "no API key for {}: set the environment variable {name}, or name another one with --key-env",
+            provider.name
+        )))
     }
 
     /// The running nightbus that a new run is handed to; none: one in this process.

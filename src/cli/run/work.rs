@@ -10,10 +10,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::time::MissedTickBehavior;
 
+use super::again::Rows;
 use super::desk::{Desk, HandedIn};
-use super::input::{Input, Item, Items, Row};
+use super::input::{Input, Item, Row};
 use super::journal::{Journal, Plan};
+use crate::cli::human;
 use crate::cli::progress::Progress;
+use crate::domain::clock::{Clock as _, SystemClock};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -51,10 +54,15 @@ impl Work<'_> {
         let handing_in = rows.map(|row| async { self.hand_in(row?).await }).buffered(self.at_once);
         let mut tickets = Vec::new();
         let done = journal.done();
-        self.follow(handing_in, done, "handed in", |ticket| {
-            tickets.push(ticket);
-            Ok(())
-        })
+        self.follow(
+            handing_in,
+            done,
+            || "handed in".to_owned(),
+            |ticket| {
+                tickets.push(ticket);
+                Ok(())
+            },
+        )
         .await?;
         self.is_same(&items)?;
         if self.flush {
@@ -63,7 +71,8 @@ impl Work<'_> {
         let (mut items, first) = self.open(journal)?;
         let rows = stream::iter(first.into_iter().map(Ok).chain(items.by_ref()).zip(tickets));
         let fetching = rows.map(|(row, ticket)| async { self.fetch(row?, ticket).await }).buffered(self.at_once);
-        self.follow(fetching, done, "answered", |(went_well, line)| Ok(journal.append(went_well, &line)?)).await?;
+        let state = || format!("answered, {}", eta(self.desk.expected(), SystemClock.now().unix_seconds()));
+        self.follow(fetching, done, state, |(went_well, line)| Ok(journal.append(went_well, &line)?)).await?;
         self.is_same(&items)?;
         if journal.done() == self.plan.lines {
             Ok(())
@@ -73,8 +82,8 @@ impl Work<'_> {
     }
 
     /// The lines without an answer: the first of them, and the rest.
-    fn open(&self, journal: &Journal) -> anyhow::Result<(Items, Option<Row>)> {
-        let mut items = self.input.open()?;
+    fn open(&self, journal: &Journal) -> anyhow::Result<(Rows, Option<Row>)> {
+        let mut items = Rows::open(self.input, journal.wanted(self.plan)?)?;
         for _answered in 0..journal.done() {
             items.next().transpose()?;
         }
@@ -82,7 +91,7 @@ impl Work<'_> {
         Ok((items, first))
     }
 
-    fn is_same(&self, items: &Items) -> anyhow::Result<()> {
+    fn is_same(&self, items: &Rows) -> anyhow::Result<()> {
         if items.digest() == self.plan.digest { Ok(()) } else { Err(changed()) }
     }
 
@@ -102,8 +111,9 @@ impl Work<'_> {
 
     /// The same file, the same line, the same key: whichever process asks.
     fn key_of(&self, item: &Item) -> String {
-        let Plan { digest: file, endpoint, attempt, .. } = self.plan;
-        let hash = digest(&SHA256, format!("{file} {endpoint} {attempt} {}", item.line).as_bytes());
+        let Plan { digest: file, endpoint, attempt, retry, .. } = self.plan;
+        let retry = retry.as_ref().map(|word| format!(" {word}")).unwrap_or_default();
+        let hash = digest(&SHA256, format!("{file} {endpoint} {attempt} {}{retry}", item.line).as_bytes());
         let hex = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
         hex.fold("run-".to_owned(), |key, byte| key + &byte)
     }
@@ -113,7 +123,7 @@ impl Work<'_> {
         &self,
         stream: impl Stream<Item = anyhow::Result<T>>,
         mut done: u64,
-        what: &'static str,
+        state: impl Fn() -> String,
         mut take: impl FnMut(T) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut stream = Box::pin(stream);
@@ -130,11 +140,21 @@ impl Work<'_> {
                         Err(error) => break Err(error),
                     },
                 },
-                _ = tick.tick() => progress.show(done, what),
+                _ = tick.tick() => progress.show(done, &state()),
             }
         };
         progress.finish();
         outcome
+    }
+}
+
+/// What is said of the time that is left: what nightbus has learned of other batches, since answers come in heaps and a rate says
+/// nothing.
+fn eta(expected: Option<i64>, now: i64) -> String {
+    match expected.map(|at| at.saturating_sub(now)) {
+        None => "ETA not known yet".to_owned(),
+        Some(left) if left <= 0 => "ETA any moment".to_owned(),
+        Some(left) => format!("ETA {}", human::age(left)),
     }
 }
 
@@ -147,4 +167,16 @@ fn changed() -> anyhow::Error {
     anyhow!(
         "the file was changed while it was being run: put it back as it was, and run the same command again to go on"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_what_was_learned_and_never_made_up() {
+        assert_eq!(eta(None, 1_000), "ETA not known yet");
+        assert_eq!(eta(Some(1_000), 1_000), "ETA any moment");
+        assert_eq!((eta(Some(1_090), 1_000).as_str(), eta(Some(8_300), 1_000).as_str()), ("ETA 1m", "ETA 2h"));
+    }
 }

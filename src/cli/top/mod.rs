@@ -1,7 +1,10 @@
 //! `nightbus top`: the running proxy on one screen, drawn anew every second until q is pressed.
 //!
 //! What is shown is made by `view`, which is pure; the terminal is taken and given back by `terminal`. A proxy that stops
-//! answering does not end it: the screen says so and keeps asking.
+//! answering does not end it: the screen says so and keeps asking. A terminal that changes its size is drawn anew at once.
+//!
+//! Without a library for such screens: this one is text from its top to its end, by the tables of the other commands, and asks for
+//! one key (docs/dependencies.md).
 
 mod terminal;
 mod view;
@@ -39,7 +42,7 @@ pub(super) struct TopArgs {
 /// Standard input or output is no terminal; nobody answers at the beginning.
 pub(super) async fn top(args: &TopArgs, out: Output) -> anyhow::Result<()> {
     if !terminal::is_there() {
-        let message = "top draws on a terminal, and this is none: `nightbus status` says the same as text, `nightbus status --json` for programs";
+        let message = "top draws on a terminal, and this is none that it can draw on: `nightbus status` says the same as text, `nightbus status --json` for programs";
         return Err(UsageError(message.to_owned()).into());
     }
     let client = AdminClient::new(&args.admin)?;
@@ -47,11 +50,14 @@ pub(super) async fn top(args: &TopArgs, out: Output) -> anyhow::Result<()> {
     let mut stopped = std::pin::pin!(until_stopped()?);
     let screen = Screen::open()?;
     loop {
-        let (columns, rows) = terminal_size::terminal_size()
-            .map_or((80, 24), |(columns, rows)| (usize::from(columns.0), usize::from(rows.0)));
-        let size = Size { columns, rows, colours: out.colours() };
-        terminal::draw(&view::draw(&seen, SystemClock.now().unix_seconds(), size))?;
+        let mut drawn = (0, 0);
         for _ in 0..WAITS {
+            let (columns, rows) = terminal::size();
+            if drawn != (columns, rows) {
+                let size = Size { columns, rows, colours: out.colours() };
+                terminal::draw(&view::draw(&seen, SystemClock.now().unix_seconds(), size))?;
+                drawn = (columns, rows);
+            }
             if screen.key()? == Some(Key::Quit) || tokio::time::timeout(TURN, &mut stopped).await.is_ok() {
                 return Ok(());
             }

@@ -10,6 +10,11 @@ use crate::cli::output;
 /// The other screen, without a cursor; and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+/// In the place of a key that does something: none does it.
+#[cfg(target_os = "linux")]
+const NO_KEY: u8 = 0;
+#[cfg(not(target_os = "linux"))]
+const NO_KEY: u8 = 0xff;
 /// Reading waits for a key for so long, in tenths of a second.
 const PATIENCE: u8 = 1;
 
@@ -31,7 +36,16 @@ pub(super) struct Screen {
 
 /// Whether there is one to draw on and to read keys from.
 pub(super) fn is_there() -> bool {
-    io::stdin().is_terminal() && output::is_terminal()
+    io::stdin().is_terminal() && output::is_terminal() && output::can_move()
+}
+
+/// Columns and rows, as they are now.
+pub(super) fn size() -> (usize, usize) {
+    terminal_size::terminal_size()
+        .map(|(columns, rows)| (usize::from(columns.0), usize::from(rows.0)))
+        // Some know no size of their own and say 0.
+        .filter(|(columns, rows)| *columns > 0 && *rows > 0)
+        .unwrap_or((80, 24))
 }
 
 /// Puts `lines` over what was there; for as long as a [`Screen`] lives.
@@ -54,6 +68,8 @@ impl Screen {
         let mut keys = before.clone();
         // ^C stays a signal.
         keys.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        // ^Z would leave the shell on this screen and without an echo.
+        keys.special_codes[SpecialCodeIndex::VSUSP] = NO_KEY;
         keys.special_codes[SpecialCodeIndex::VMIN] = 0;
         keys.special_codes[SpecialCodeIndex::VTIME] = PATIENCE;
         tcsetattr(&input, OptionalActions::Now, &keys)?;

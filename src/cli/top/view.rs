@@ -70,7 +70,7 @@ fn head(status: &Value) -> Vec<String> {
     vec![
         format!("nightbus {}, up {}{stopping}", human::text(status, "version"), human::age(uptime)),
         String::new(),
-        format!("Held         {} connections", human::number(human::count(status, "held_connections"))),
+        format!("Held         {}", human::counted(human::count(status, "held_connections"), "connection")),
         format!(
             "Queued       {}, {}{oldest}",
             human::number(human::count(queue, "requests")),
@@ -87,8 +87,8 @@ fn batch_table(batches: &[Value], now: i64) -> Table {
         ("MODEL", Side::Left),
         ("STATE", Side::Left),
         ("AGE", Side::Right),
-        ("PROGRESS", Side::Left),
-        ("LINES", Side::Right),
+        ("DONE", Side::Right),
+        ("PROGRESS", Side::Right),
     ]);
     for batch in batches {
         let none = Value::Null;
@@ -101,8 +101,8 @@ fn batch_table(batches: &[Value], now: i64) -> Table {
             Cell::new(human::text(batch, "model")),
             Cell::state(&human::text(batch, "state")),
             Cell::new(created.map_or_else(|| "-".to_owned(), |at| human::age(now.saturating_sub(at)))),
-            Cell::new(bar(done, total)),
             Cell::new(format!("{}/{}", human::number(done), human::number(total))),
+            Cell::new(bar(done, total)),
         ]);
     }
     table

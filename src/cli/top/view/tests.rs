@@ -47,8 +47,8 @@ fn one_screen_has_it_all() {
             "In batches   5,000",
             "Saved today  $1.5000, paid $1.5000 instead of $3.0000",
             "",
-            "BATCH                                 MODEL         STATE      AGE  PROGRESS                LINES",
-            "bat_00000000000000000000000000000000  gpt-5.4-mini  submitted  10m  ━━━━━━━━━━╌╌╌╌╌╌╌╌╌╌  100/200",
+            "BATCH                                 MODEL         STATE      AGE     DONE              PROGRESS",
+            "bat_00000000000000000000000000000000  gpt-5.4-mini  submitted  10m  100/200  ━━━━━━━━━━╌╌╌╌╌╌╌╌╌╌",
             "",
             "MODEL         ENDPOINT          QUEUED  OLDEST  BATCHES  HELD BACK     BYTES  PROVIDER  CREDENTIAL",
             "gpt-5.4-mini  chat/completions      41      4s        1  -          20.0 KiB  openai    c1",
@@ -68,6 +68,8 @@ fn whatever_the_size_nothing_is_wider_or_longer() {
             assert_eq!(lines.len(), rows);
             let too_wide = lines.iter().filter(|line| line.width() > columns).collect::<Vec<_>>();
             assert!(too_wide.is_empty(), "{columns}: {too_wide:?}");
+            let bars: Vec<&String> = lines.iter().filter(|line| line.contains('━')).collect();
+            assert!(bars.iter().all(|line| line.ends_with(&bar(100, 200))), "a bar is whole or left out: {bars:?}");
         }
     }
     let lines = draw(&busy(50), NOW, size(100, 24));
