@@ -108,6 +108,8 @@ pub struct ProviderConfig {
     pub min_poll: Option<Duration>,
     /// Without batches: how many marked calls run live at a time; none: they go live at once.
     pub max_live_calls: Option<u32>,
+    /// The background windows that may be used, `8h` and `2h`; none: the kind's own.
+    pub background_windows: Option<Vec<String>>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
     /// Checks its webhooks; none: they are not taken.

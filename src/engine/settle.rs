@@ -226,7 +226,7 @@ pub(crate) async fn refuse(
 ) -> Result<usize, StepError> {
     let mut ended = 0;
     for group in ids.chunks(GROUP) {
-        let charge = || refusal.executed.then(|| unreadable(&batch.lane, Execution::Batch(batch.id)));
+        let charge = || refusal.executed.then(|| unreadable(&batch.lane, (Service::Batch, Execution::Batch(batch.id))));
         let finished = group.iter().map(|id| Finish { charge: charge(), ..refusal.finish(context, *id) }).collect();
         ended += finish(context, batch.created_at, Some(batch.id), finished).await?;
     }
@@ -242,7 +242,7 @@ pub(crate) async fn fail_all(context: &Arc<Context>, batch: &BatchRecord, refusa
         tally.add(refuse_or_fall_back(context, batch, still, refusal).await?);
     }
     if tally.handed > 0 && refusal.fall_back == Some(BATCH_REFUSED) {
-        context.refused.remember(&batch.lane, &refusal.message);
+        context.refused.remember(&batch.lane, Service::Batch, &refusal.message);
     }
     end_batch(context, batch, BatchEvent::Fail, tally, Some(refusal.message.clone())).await
 }

@@ -120,6 +120,8 @@ pub struct RequestRecord {
     pub attempts: u32,
     /// The live call that answers it, or is to answer it; none: batches only, so far.
     pub live: Option<LiveCall>,
+    /// The provider's id of the background response that answers it: [`Store::keep_response`].
+    pub response: Option<String>,
     /// How it ended; only in terminal states.
     pub outcome: Option<OutcomeSummary>,
 }
@@ -129,7 +131,7 @@ pub struct RequestRecord {
 pub struct OutcomeSummary {
     /// HTTP status of the answer.
     pub status_code: u16,
-    /// `batch`, `flex`, `sync`; none when nothing was executed.
+    /// As [`crate::domain::service::Service`] names it, or another tier of the provider's; none when nothing was executed.
     pub service: Option<String>,
     /// The provider's `request_id` of the answer.
     pub provider_request_id: Option<String>,
@@ -329,6 +331,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// moment at which this was first written, and belong to no batch's retries any more. Returns those.
     fn mark_live(&self, ids: Vec<RequestId>, call: LiveCall) -> StoreFuture<'_, Vec<RequestId>>;
 
+    /// Writes down the provider's id of the background response that the live call has begun, until another call is marked.
+    /// `false`: the request has ended, or no call of its is out.
+    fn keep_response(&self, id: RequestId, response: String) -> StoreFuture<'_, bool>;
+
     /// Keeps how long a model's batches took, in place of what was kept of the same before.
     fn keep_durations(&self, learned: LearnedDurations) -> StoreFuture<'_, ()>;
 
@@ -350,7 +356,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn flights(&self) -> StoreFuture<'_, Vec<FlightRecord>>;
 
     /// Sets bits of requests' options (such as [`RequestOptions::DELIVERED`]).
-    fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()>;
+    fn set_options(&self, ids: Vec<RequestId>, bits: i64) -> StoreFuture<'_, ()>;
 
     /// One request without its answer.
     fn request(&self, id: RequestId) -> StoreFuture<'_, Option<RequestRecord>>;
