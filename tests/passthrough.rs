@@ -97,6 +97,7 @@ impl Setup {
                 completion_window: None,
                 min_poll: None,
                 max_live_calls: None,
+                background_windows: None,
                 endpoints: None,
             },
             replace_credential: self.replace_credential,

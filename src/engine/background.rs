@@ -272,6 +272,8 @@ fn answered(context: &Context, record: &RequestRecord, service: Service, found: 
     let body = Bytes::from(edit::of_live_call(&found.body));
     let outcome = LineOutcome::Answered { status: 200, provider_request_id: None, body };
     let execution = live::execution_of(service);
+    // The answer's own word is what is paid.
+    let service = if found.is_live { Service::Sync } else { service };
     finish_of(context, &record.request.lane, (service, execution), record.request.id, outcome)
 }
 

@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_windows_whole_time_has_to_fit_before_the_rest_is_bought() {
         let now = Micros::from_unix_seconds(1_795_420_800);
-        let minutes = |minutes| Duration::from_secs(60 * minutes);
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         let fits = |window, left| fits(now, minutes(window), now.plus(minutes(left)));
         assert!(fits(120, 132) && !fits(120, 130), "eleven minutes to cancel and to buy");
         assert!(fits(480, 491) && !fits(480, 490) && !fits(480, 120));

@@ -246,17 +246,14 @@ impl Dispatcher {
         });
         let batching = &self.context.settings().batching;
         let has_room = schedule.is_none_or(|times| times.has_room(now, batching.idle, batching.poll, expected));
-        let why = if self.context.refused.knows(lane, Service::Batch) {
-            "batch_refused_before"
-        } else if has_room {
-            "batch"
-        } else if expected.is_some() {
-            "batch_too_slow"
-        } else {
-            "deadline"
+        let why = match self.context.refused.knows(lane, Service::Batch) {
+            true => Some("batch_refused_before"),
+            false if has_room => None,
+            false if expected.is_some() => Some("batch_too_slow"),
+            false => Some("deadline"),
         };
-        let service = (why != "batch").then(|| choice::first(&self.context, lane, queued.fallback, deadline)).flatten();
-        let Some(service) = service else {
+        let next = choice::first(&self.context, lane, queued.fallback, deadline);
+        let Some((why, service)) = why.zip(next) else {
             // What nothing may rescue stays until its deadline.
             queued.leave_by =
                 schedule.filter(|_| lane.deadline_class > 0).map(|times| Instant::now() + times.cancel_at.since(now));

@@ -22,7 +22,7 @@ use crate::engine::run::{StepError, give_back};
 use crate::engine::submit::record;
 use crate::engine::view::HeldBack;
 use crate::engine::waiters::Answer;
-use crate::store::ledger::Execution;
+use crate::store::ledger::{Execution, LedgerRow};
 use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
 use crate::upstream::provider::ProviderError;
 use crate::wire::batch::BatchFault;
@@ -206,10 +206,15 @@ pub(crate) async fn finish(
 /// Tells what the ledger has just entered as waste: answers that came after their request had ended otherwise, or that
 /// cannot be used. An execution that was in it before, read once more after a crash, is none.
 async fn tell_waste(context: &Context, executed: Vec<(RequestId, Execution, Micros)>) -> Result<(), StepError> {
+    if executed.is_empty() {
+        return Ok(());
+    }
+    // All at once: after a crash that is a group of results in which most were known.
+    let rows = context.store.charges(executed.iter().map(|(id, ..)| *id).collect()).await?;
+    let rows: HashMap<(i64, i64), LedgerRow> = rows.into_iter().map(|row| ((row.request, row.place), row)).collect();
     let mut told = HashSet::new();
     for (id, execution, at) in executed {
-        let rows = context.store.charges(id).await?;
-        let entered = rows.iter().find(|row| row.place == execution.place() && row.at == at && row.wasted);
+        let entered = rows.get(&(id.sequence(), execution.place())).filter(|row| row.at == at && row.wasted);
         if let Some(row) = entered.filter(|row| told.insert((id, row.place))) {
             context.telemetry.answer_wasted(id, &row.group.service, row.price.map(|price| price.paid_nanos));
         }

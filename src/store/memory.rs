@@ -244,8 +244,8 @@ impl Store for MemoryStore {
         self.run(move |state| Ok(state.book.report(since, by)))
     }
 
-    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>> {
-        self.run(move |state| Ok(state.book.rows_of(id.sequence())))
+    fn charges(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<LedgerRow>> {
+        self.run(move |state| Ok(ids.iter().flat_map(|id| state.book.rows_of(id.sequence())).collect()))
     }
 
     fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize> {

@@ -394,8 +394,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// What was spent in the hours since the one that `since` is in, as a whole and divided `by`.
     fn ledger(&self, since: Micros, by: Option<Dimension>) -> StoreFuture<'_, LedgerReport>;
 
-    /// What the executions of a request are charged with.
-    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>>;
+    /// What the executions of requests are charged with.
+    fn charges(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<LedgerRow>>;
 
     /// Drops at most `limit` of the ledger's rows whose requests were made before `before` and are gone, the oldest
     /// first. Their sums stay. Returns how many.

@@ -56,7 +56,7 @@ async fn what_batch_refuses_is_answered_in_a_window_as_the_live_call_would_have(
     assert!(text.contains("response.completed") && text.contains("probe-streamed"), "{text}");
     let by_service = proxy.admin().get("/api/savings?by=service").await.json();
     let groups: Vec<&str> =
-        by_service["groups"].as_array().unwrap().iter().filter_map(|group| group["service"].as_str()).collect();
+        by_service["groups"].as_array().unwrap().iter().filter_map(|group| group["key"].as_str()).collect();
     assert!(groups.contains(&"background_8h") && groups.contains(&"background_2h"), "{by_service}");
     assert_eq!(metric(&proxy.admin(), "nightbus_fallbacks_total{service=\"background_8h\"} ").await, 1.0);
     proxy.stop().await;

@@ -214,7 +214,7 @@ impl Bench {
 
     /// What the ledger has of a request, wasted or not.
     async fn charged(&self, id: RequestId) -> Vec<(String, bool)> {
-        let rows = self.store.charges(id).await.unwrap();
+        let rows = self.store.charges(vec![id]).await.unwrap();
         let mut rows: Vec<_> = rows.into_iter().map(|row| (row.group.service, row.wasted)).collect();
         rows.sort();
         rows

@@ -199,8 +199,8 @@ impl Store for SqliteStore {
         Box::pin(self.read(move |connection| ledger::report(connection, since, by)))
     }
 
-    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>> {
-        Box::pin(self.read(move |connection| ledger::rows_of(connection, id)))
+    fn charges(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<LedgerRow>> {
+        Box::pin(self.read(move |connection| ledger::rows_of(connection, &ids)))
     }
 
     fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize> {

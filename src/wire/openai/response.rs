@@ -29,6 +29,8 @@ pub struct BackgroundResponse {
     pub id: String,
     /// Where it stands.
     pub status: ResponseStatus,
+    /// It says of itself that it is none: the server took it as a live call.
+    pub is_live: bool,
     /// The whole object.
     pub body: Bytes,
 }
@@ -63,6 +65,8 @@ struct Fields {
     #[serde(default)]
     status: Value,
     #[serde(default)]
+    background: Value,
+    #[serde(default)]
     error: Value,
 }
 
@@ -72,7 +76,7 @@ impl BackgroundResponse {
     /// # Errors
     /// [`ResponseError`] when it is none, or has no id that can be asked for.
     pub fn read(body: Bytes) -> Result<Self, ResponseError> {
-        let Fields { id, status, .. } = serde_json::from_slice(&body)?;
+        let Fields { id, status, background, .. } = serde_json::from_slice(&body)?;
         let in_a_path = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if id.is_empty() || id.len() > 256 || !id.bytes().all(in_a_path) {
             return Err(ResponseError::Id);
@@ -83,7 +87,7 @@ impl BackgroundResponse {
             Some("cancelled" | "canceled") => ResponseStatus::Cancelled,
             _ => ResponseStatus::Running,
         };
-        Ok(Self { id, status, body })
+        Ok(Self { id, status, is_live: background == Value::Bool(false), body })
     }
 
     /// The error of a failed one. A fault of the call itself is 400, want of room 429, everything else the provider's own.
@@ -127,6 +131,7 @@ mod tests {
         ] {
             assert_eq!(read(&format!(r#"{{"id":"resp_0a-1","status":{status}}}"#)).unwrap().status, expected);
         }
+        assert!(read(r#"{"id":"r","background":false}"#).unwrap().is_live && !read(r#"{"id":"r"}"#).unwrap().is_live);
         for odd in ["{}", "[]", r#"{"id":""}"#, r#"{"id":"../files"}"#, r#"{"id":7}"#, "<html>"] {
             assert!(read(odd).is_err(), "{odd}");
         }
