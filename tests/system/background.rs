@@ -1,7 +1,5 @@
 //! Background windows: Responses calls that batch cannot serve, or not in time, for less than the live price.
 
-use std::time::Duration;
-
 use http::Method;
 use serde_json::{Value, json};
 
@@ -18,7 +16,7 @@ fn call(text: &str) -> Value {
 }
 
 async fn asked(client: &Client, more: &[(&str, &str)], body: &Value) -> Reply {
-    let headers = [&[DEFER], more].concat();
+    let headers = [&[DEFER][..], more].concat();
     client.post(RESPONSES, &headers, body.to_string()).await
 }
 
