@@ -122,7 +122,7 @@ struct Watch {
 
 impl Watch {
     fn new(context: &Context, record: RequestRecord, service: Service, response: String) -> Self {
-        let began = record.live.and_then(|live| live.sent_at).unwrap_or(context.now());
+        let began = record.live.and_then(|live| live.sent_at).unwrap_or_else(|| context.now());
         let window = service.window().map_or(Duration::ZERO, |(window, _)| window);
         let may_be_rescued = record.request.options.fallback().after(service).may_rescue();
         let (cancel_at, buy_at) = match record.request.deadline_at {

@@ -34,7 +34,7 @@ pub(crate) fn of(context: &Context, record: &RequestRecord) -> Option<Service> {
     match record.live.map(|live| live.service) {
         Some(service) if may_serve(context, &request.lane, service, request.deadline_at) => Some(service),
         Some(shut) => after(context, record, shut).or(Some(shut)),
-        None => first(context, &request.lane, fallback, request.deadline_at).or(fallback.first()),
+        None => first(context, &request.lane, fallback, request.deadline_at).or_else(|| fallback.first()),
     }
 }
 

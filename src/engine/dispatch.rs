@@ -274,7 +274,7 @@ impl Dispatcher {
             for queued in lane.take_late(now) {
                 let deadline = Micros::from_unix_seconds(key.deadline_class);
                 let service = choice::first(&self.context, key, queued.fallback, Some(deadline));
-                let Some(service) = service.or(queued.fallback.first()) else { continue };
+                let Some(service) = service.or_else(|| queued.fallback.first()) else { continue };
                 self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
             }
         }

@@ -370,11 +370,12 @@ pub(crate) fn unavailable(error: &StoreError) -> ApiError {
 /// The configured list with the background windows before the live price, unless it names one itself.
 fn with_windows(listed: &[Service]) -> Vec<Service> {
     let names_one = listed.iter().any(|service| service.window().is_some());
-    let before = |service: &Service| match service {
-        Service::Sync if !names_one => vec![Service::Background8h, Service::Background2h, Service::Sync],
-        other => vec![*other],
+    let before = |service: Service| {
+        let windows: &[Service] =
+            if service == Service::Sync && !names_one { &[Service::Background8h, Service::Background2h] } else { &[] };
+        windows.iter().copied().chain([service])
     };
-    listed.iter().flat_map(before).collect()
+    listed.iter().copied().flat_map(before).collect()
 }
 
 fn options_of(call: &Deferral<'_>, peeked: &Peek<'_>, no_discount: bool) -> RequestOptions {
