@@ -233,7 +233,7 @@ impl Pair {
             Action::MarkLive { ids, flex, sent } => self.mark_live(&ids, flex, sent).await,
             Action::KeepResponse { request, response } => self.keep_response(request, response).await,
             Action::KeepDurations { model, size_class, recent } => self.keep_durations(model, size_class, recent).await,
-            Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), bits.into())),
+            Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), i64::from(bits))),
             Action::SaveAccount { fingerprint, value } => self.save_account(fingerprint, value).await,
             Action::Expire { age, limit } => both!(self, expire(Micros(self.now.0 - age * 1_000_000), limit)),
             Action::RecordCalls { models } => self.record(models).await,
