@@ -187,7 +187,7 @@ impl Store for Shaky {
         self.read(self.inner.flights())
     }
 
-    fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {
+    fn set_options(&self, ids: Vec<RequestId>, bits: i64) -> StoreFuture<'_, ()> {
         self.run(format!("options {bits} {}", self.world.names(&ids)), self.inner.set_options(ids, bits))
     }
 
