@@ -98,6 +98,7 @@ impl Setup {
                 min_poll: None,
                 max_live_calls: None,
                 cache_hour: false,
+                background_windows: None,
                 endpoints: None,
             },
             replace_credential: self.replace_credential,

@@ -33,6 +33,7 @@ enum Action {
     Requeue { batch: Index, ids: Vec<Index> },
     MarkLive { ids: Vec<Index>, flex: bool, sent: bool },
     KeepDurations { model: u8, size_class: u32, recent: Vec<u32> },
+    KeepResponse { request: Index, response: String },
     SetOptions { ids: Vec<Index>, bits: u32 },
     SaveAccount { fingerprint: u8, value: u8 },
     Expire { age: i64, limit: usize },
@@ -73,6 +74,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (index(), proptest::collection::vec(index(), 0..6)).prop_map(|(batch, ids)| Action::Requeue { batch, ids }),
         2 => (proptest::collection::vec(index(), 0..6), any::<bool>(), any::<bool>())
             .prop_map(|(ids, flex, sent)| Action::MarkLive { ids, flex, sent }),
+        2 => (index(), "[a-z]{1,4}").prop_map(|(request, response)| Action::KeepResponse { request, response }),
         1 => (0..3_u8, 0..3_u32, proptest::collection::vec(any::<u32>(), 0..4))
             .prop_map(|(model, size_class, recent)| Action::KeepDurations { model, size_class, recent }),
         2 => (proptest::collection::vec(index(), 0..6), 0..32_u32).prop_map(|(ids, bits)| Action::SetOptions { ids, bits }),
@@ -206,7 +208,7 @@ impl Pair {
                     key: tag.map(|tag| format!("key-{tag}")),
                     created_at: self.now,
                     deadline_at: deadline.map(|after| Micros(self.now.0 + after)),
-                    options: RequestOptions(options),
+                    options: RequestOptions(options.into()),
                     body_hash: Fingerprint([model; 16]),
                     idempotency: deadline.map(|_| Fingerprint([caller; 16])),
                     body_len: u32::try_from(len).unwrap(),
@@ -230,8 +232,9 @@ impl Pair {
                 both!(self, requeue(self.batch(batch), self.some(&ids), ids.len() % 2 == 0));
             }
             Action::MarkLive { ids, flex, sent } => self.mark_live(&ids, flex, sent).await,
+            Action::KeepResponse { request, response } => self.keep_response(request, response).await,
             Action::KeepDurations { model, size_class, recent } => self.keep_durations(model, size_class, recent).await,
-            Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), bits)),
+            Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), i64::from(bits))),
             Action::SaveAccount { fingerprint, value } => self.save_account(fingerprint, value).await,
             Action::Expire { age, limit } => both!(self, expire(Micros(self.now.0 - age * 1_000_000), limit)),
             Action::RecordCalls { models } => self.record(models).await,
@@ -270,6 +273,11 @@ impl Pair {
         let service = if flex { Service::Flex } else { Service::Sync };
         let call = LiveCall { service, since: self.now, sent_at: sent.then_some(self.now) };
         both!(self, mark_live(self.some(ids), call));
+    }
+
+    async fn keep_response(&self, index: Index, response: String) {
+        let id = self.request(index);
+        both!(self, keep_response(id, response.clone()));
     }
 
     async fn keep_durations(&self, model: u8, size_class: u32, recent_ms: Vec<u32>) {
@@ -339,9 +347,7 @@ impl Pair {
     }
 
     async fn compare_ledgers(&self) {
-        for id in &self.requests {
-            both!(self, charges(id));
-        }
+        both!(self, charges(self.requests));
         for (_, by) in Dimension::ALL {
             both!(self, ledger(Micros::from_unix_seconds(0), Some(by)));
         }

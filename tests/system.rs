@@ -15,6 +15,8 @@
 
 #[path = "system/access.rs"]
 mod access;
+#[path = "system/background.rs"]
+mod background;
 #[path = "system/batch_faults.rs"]
 mod batch_faults;
 #[path = "system/budget.rs"]

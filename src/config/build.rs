@@ -16,13 +16,12 @@ use super::layers::Environment;
 use super::path::KeyPath;
 use super::tree::Tree;
 use super::types::*;
-use super::value::{Value, quoted};
-use super::{access, callbacks, otel, providers, routes, schema, suggest};
+use super::value::quoted;
+use super::{access, callbacks, otel, providers, routes, suggest};
 use crate::domain::pricing::PriceTable;
 
 /// Builds the configuration. Only to be used when `tree` has no mistakes after it.
 pub(super) fn config(tree: &mut Tree, environment: &Environment) -> Config {
-    refuse_later_features(tree);
     let at = KeyPath::of;
     let providers = providers::providers(tree, environment);
     let (price_file, prices) = prices(tree);
@@ -106,36 +105,6 @@ fn prices(tree: &mut Tree) -> (Option<PathBuf>, Arc<PriceTable>) {
     (Some(PathBuf::from(name)), Arc::new(own.over(PriceTable::builtin())))
 }
 
-/// Values that only a later version understands (contract, section 8).
-fn refuse_later_features(tree: &mut Tree) {
-    let mut refused: Vec<(KeyPath, String)> = Vec::new();
-    for (path, given) in tree.given() {
-        let Some(key) = schema::key(&path.pattern()) else { continue };
-        let Some(allowed) = key.now else { continue };
-        let is_default =
-            key.default.and_then(|default| super::value::from_literal(key, default)).is_some_and(|d| d == *given);
-        if is_default {
-            continue;
-        }
-        let beyond = match given {
-            Value::Text(text) if allowed.contains(&text.as_str()) => continue,
-            Value::Text(text) if matches!(key.kind, schema::Kind::Choice(_)) => format!("{} is ", quoted(text)),
-            Value::Bool(value) if allowed.contains(&value.to_string().as_str()) => continue,
-            Value::Texts(entries) => match entries.iter().find(|entry| !allowed.contains(&entry.as_str())) {
-                Some(entry) => format!("{} is ", quoted(entry)),
-                None => continue,
-            },
-            Value::Bool(_) | Value::Text(_) | Value::Integer(_) | Value::Usd(_) | Value::Duration(_) => String::new(),
-        };
-        let default =
-            key.default.map_or_else(|| "leave it out".to_owned(), |default| format!("the default is {default}"));
-        refused.push((path.clone(), format!("{beyond}not in this version; {default}")));
-    }
-    for (path, message) in refused {
-        tree.mistake(&path, message);
-    }
-}
-
 fn address(tree: &mut Tree, path: &KeyPath) -> SocketAddr {
     let text = tree.text(path).unwrap_or_default();
     let numeric = match text.strip_prefix("localhost:") {
@@ -199,9 +168,11 @@ fn fallback(tree: &mut Tree) -> Vec<Service> {
     let mut services = Vec::new();
     for name in names {
         let service = match name.as_str() {
-            "flex" => Service::Flex,
-            "sync" => Service::Sync,
-            _ => continue,
+            "none" => continue,
+            name => match name.parse() {
+                Ok(Service::Batch) | Err(_) => continue,
+                Ok(service) => service,
+            },
         };
         if services.contains(&service) {
             tree.mistake(&path, format!("\"{name}\" is listed twice"));

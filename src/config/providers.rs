@@ -119,6 +119,7 @@ fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &s
         batches_per_hour: tree.small(&path.child("batches_per_hour")),
         max_live_calls: max_live_calls(tree, path, kind),
         cache_hour: cache_hour(tree, path, kind),
+        background_windows: background_windows(tree, path, kind),
         endpoints: tree.texts(&path.child("endpoints")),
         webhooks: webhooks(tree, environment, path, kind),
     }
@@ -206,6 +207,16 @@ fn max_live_calls(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option
         tree.mistake(&key, "is for kinds without batches, and this provider has some: leave it out");
     }
     Some(most)
+}
+
+/// Background windows are OpenAI's own (providers.md, section 1.12).
+fn background_windows(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option<Vec<String>> {
+    let key = path.child("background_windows");
+    let windows = tree.texts(&key)?;
+    if kind != ProviderKind::OpenAi && !windows.is_empty() {
+        tree.mistake(&key, "is for kind \"openai\" alone: leave it out");
+    }
+    Some(windows)
 }
 
 /// Longer windows are for those that have them (providers.md, sections 4.5, 4.6, 4.11 and 4.13), or may.

@@ -55,8 +55,6 @@ pub(super) struct Key {
     pub(super) effect: &'static str,
     /// What can go wrong with it.
     pub(super) risk: Option<&'static str>,
-    /// For keys of later features: the values (or list entries) this version takes, beside the default.
-    pub(super) now: Option<&'static [&'static str]>,
 }
 
 /// What the values of a key look like.
@@ -99,7 +97,7 @@ pub(super) enum Kind {
 impl Key {
     /// A key without default.
     pub(super) const fn new(name: &'static str, kind: Kind, effect: &'static str) -> Self {
-        Self { name, kind, default: None, example: None, effect, risk: None, now: None }
+        Self { name, kind, default: None, example: None, effect, risk: None }
     }
 
     /// With its default, as TOML text.
@@ -117,12 +115,6 @@ impl Key {
     /// With what can go wrong.
     pub(super) const fn risk(mut self, risk: &'static str) -> Self {
         self.risk = Some(risk);
-        self
-    }
-
-    /// Of a later feature: only its default and these values are taken.
-    pub(super) const fn only(mut self, values: &'static [&'static str]) -> Self {
-        self.now = Some(values);
         self
     }
 }

@@ -116,6 +116,9 @@ impl Lines {
         self.optional(&key("in_flight_tokens"), provider.in_flight_tokens);
         self.optional(&key("batches_per_hour"), provider.batches_per_hour);
         self.optional(&key("max_live_calls"), provider.max_live_calls);
+        if let Some(windows) = &provider.background_windows {
+            self.texts(&key("background_windows"), windows);
+        }
         if let Some(endpoints) = &provider.endpoints {
             self.texts(&key("endpoints"), endpoints);
         }
@@ -132,11 +135,7 @@ impl Lines {
         };
         self.text("deferral.mode", mode);
         self.plain("deferral.default", &deferral.default);
-        let names = deferral.fallback.iter().map(|service| match service {
-            Service::Batch => "batch",
-            Service::Flex => "flex",
-            Service::Sync => "sync",
-        });
+        let names = deferral.fallback.iter().map(|service| service.as_str());
         self.texts("deferral.fallback", &names.collect::<Vec<_>>());
         for (index, rule) in deferral.rules.iter().enumerate() {
             let key = |name: &str| format!("deferral.rules[{index}].{name}");

@@ -112,6 +112,8 @@ pub struct ProviderConfig {
     pub max_live_calls: Option<u32>,
     /// Marks of the prompt cache without a time ask for an hour in deferred calls.
     pub cache_hour: bool,
+    /// The background windows that may be used, `8h` and `2h`; none: the kind's own.
+    pub background_windows: Option<Vec<String>>,
     /// Endpoints that can be batched, such as `/v1/chat/completions`.
     pub endpoints: Option<Vec<String>>,
     /// Checks its webhooks; none: they are not taken.

@@ -77,6 +77,8 @@ struct Lanes {
     sync: Option<Rates>,
     batch: Option<Rates>,
     flex: Option<Rates>,
+    background_8h: Option<Rates>,
+    background_2h: Option<Rates>,
 }
 
 /// Prices per million tokens.
@@ -168,6 +170,8 @@ impl ModelPrice {
         let rates = match service {
             Service::Batch => lanes.batch,
             Service::Flex => lanes.flex,
+            Service::Background8h => lanes.background_8h,
+            Service::Background2h => lanes.background_2h,
             Service::Sync => lanes.sync,
         }?;
         Some(Money::of_millionths([

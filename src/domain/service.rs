@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// How a request is in the end served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,25 +11,41 @@ pub enum Service {
     Batch,
     /// A live call with `service_tier: "flex"`.
     Flex,
+    /// A Responses call in the background, to be answered within 8 hours.
+    Background8h,
+    /// The same within 2 hours.
+    Background2h,
     /// The live call at full price.
     Sync,
 }
 
 /// A text that names no service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a service: expected \"batch\", \"flex\" or \"sync\"")]
+#[error("not a service: expected \"batch\", \"flex\", \"background_8h\", \"background_2h\" or \"sync\"")]
 pub struct UnknownService;
 
 impl Service {
     /// All of them, cheapest first.
-    pub const ALL: [Self; 3] = [Self::Batch, Self::Flex, Self::Sync];
+    pub const ALL: [Self; 5] = [Self::Batch, Self::Flex, Self::Background8h, Self::Background2h, Self::Sync];
 
     /// The name in headers, configuration, store and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Batch => "batch",
             Self::Flex => "flex",
+            Self::Background8h => "background_8h",
+            Self::Background2h => "background_2h",
             Self::Sync => "sync",
+        }
+    }
+
+    /// The background window: how long the provider may take, and as the call and the configuration name it (providers.md,
+    /// section 1.12). None for services without one.
+    pub const fn window(self) -> Option<(Duration, &'static str)> {
+        match self {
+            Self::Background8h => Some((Duration::from_secs(8 * 3600), "8h")),
+            Self::Background2h => Some((Duration::from_secs(2 * 3600), "2h")),
+            Self::Batch | Self::Flex | Self::Sync => None,
         }
     }
 
@@ -38,6 +55,8 @@ impl Service {
         match (self, answered_tier) {
             (Self::Batch, _) => Some(Self::Batch),
             (asked, None | Some("auto")) => Some(asked),
+            // Windows are of standard processing (section 1.12).
+            (Self::Background8h | Self::Background2h, Some("default")) => Some(self),
             (_, Some("default")) => Some(Self::Sync),
             (_, Some("flex")) => Some(Self::Flex),
             (_, Some(_)) => None,
@@ -56,7 +75,7 @@ impl Service {
 
 /// The services that may take over a request that batch cannot serve, in the order to try. Empty: none may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fallback([Option<Service>; 2]);
+pub struct Fallback([Option<Service>; 4]);
 
 impl Fallback {
     /// Those of `services` that are no batch, each once.
@@ -77,9 +96,15 @@ impl Fallback {
         self.iter().next()
     }
 
-    /// The one to try after `service`.
-    pub fn after(self, service: Service) -> Option<Service> {
-        self.iter().skip_while(|listed| *listed != service).nth(1)
+    /// Those to try after `service`.
+    #[must_use]
+    pub fn after(self, service: Service) -> Self {
+        Self::of(&self.iter().skip_while(|listed| *listed != service).skip(1).collect::<Vec<_>>())
+    }
+
+    /// Whether one of them answers at once, and so may rescue what runs late.
+    pub fn may_rescue(self) -> bool {
+        self.iter().any(|service| service.window().is_none())
     }
 
     /// Whether nothing may take over.
@@ -121,13 +146,15 @@ mod tests {
 
     #[test]
     fn a_fallback_keeps_its_order_and_names_each_service_once() {
-        use Service::{Batch, Flex, Sync};
+        use Service::{Background2h, Background8h, Batch, Flex, Sync};
         let both = Fallback::of(&[Flex, Batch, Flex, Sync, Flex]);
         assert_eq!(both.iter().collect::<Vec<_>>(), [Flex, Sync]);
-        assert_eq!((both.first(), both.after(Flex), both.after(Sync)), (Some(Flex), Some(Sync), None));
-        assert_eq!(Fallback::of(&[Sync, Flex]).after(Sync), Some(Flex));
+        assert_eq!((both.first(), Fallback::of(&[Sync, Flex]).first()), (Some(Flex), Some(Sync)));
+        assert_eq!((both.after(Flex).first(), both.after(Sync).first()), (Some(Sync), None));
+        assert!(both.after(Background8h).is_empty(), "what is not listed has no successor");
         assert!(Fallback::of(&[Batch]).is_empty() && Fallback::default().first().is_none());
-        assert_eq!(Fallback::of(&[Sync]).after(Flex), None, "what is not listed has no successor");
+        let all = [Background2h, Sync, Flex, Background8h];
+        assert_eq!(Fallback::of(&all).iter().collect::<Vec<_>>(), all);
     }
 
     #[test]
@@ -140,5 +167,8 @@ mod tests {
         assert_eq!(Service::Sync.used(Some("priority")), "priority");
         assert_eq!(Service::Sync.used(Some("tomorrow")), "other");
         assert_eq!(Service::Flex.used(Some("default")), "sync");
+        assert_eq!(Service::Background8h.used(Some("default")), "background_8h");
+        assert_eq!(Service::Background2h.priced_as(Some("flex")), Some(Service::Flex));
+        assert_eq!(Service::Background2h.priced_as(Some("priority")), None);
     }
 }

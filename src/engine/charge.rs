@@ -57,11 +57,7 @@ pub(crate) fn charge(
 }
 
 /// An execution whose answer cannot be read: billed, but nobody can tell how much.
-pub(crate) fn unreadable(lane: &LaneKey, execution: Execution) -> Charge {
-    let service = match execution {
-        Execution::Batch(_) => Service::Batch,
-        Execution::Live(_) => Service::Sync,
-    };
+pub(crate) fn unreadable(lane: &LaneKey, (service, execution): (Service, Execution)) -> Charge {
     Charge {
         provider: Arc::clone(&lane.provider),
         account: lane.account,

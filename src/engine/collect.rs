@@ -85,7 +85,7 @@ async fn harvest(
         context.learned.note(&context.store, &batch.lane, lines, now.since(batch.created_at), now).await?;
     }
     if tally.answered + tally.requeued == 0 && tally.handed > 0 && batch.lane.deadline_class == 0 {
-        context.refused.remember(&batch.lane, "its lines end without an answer, batch after batch");
+        context.refused.remember(&batch.lane, Service::Batch, "its lines end without an answer, batch after batch");
     }
     settle::end_batch(context, batch, event, tally, None).await?;
     crate::crash::point("batch-ended");

@@ -10,9 +10,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::domain::clock::Micros;
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::domain::service::Service;
+use crate::engine::choice;
 use crate::engine::context::Context;
 use crate::engine::deadline::Schedule;
 use crate::engine::live;
@@ -230,28 +232,32 @@ impl Dispatcher {
     /// The request if it waits for a batch; none: a live call serves it.
     fn stays(&mut self, lane: &Arc<LaneKey>, mut queued: Queued) -> Option<Queued> {
         queued.estimate = self.context.budget.estimate(&self.context, lane, &queued);
-        let Some(service) = queued.fallback.first() else { return Some(queued) };
+        let Some(first) = queued.fallback.first() else { return Some(queued) };
         if self.context.provider(lane).is_some_and(|provider| provider.capability().live_calls.is_some()) {
-            self.leaving.entry((Arc::clone(lane), service, "provider_has_no_batch")).or_default().push(queued.id);
+            self.leaving.entry((Arc::clone(lane), first, "provider_has_no_batch")).or_default().push(queued.id);
             return None;
         }
         let now = self.context.now();
-        let schedule = Schedule::of_class(lane.deadline_class, queued.accepted_at, 1);
+        let deadline = (lane.deadline_class != 0).then(|| Micros::from_unix_seconds(lane.deadline_class.abs()));
+        let schedule = deadline.map(|at| Schedule::new(queued.accepted_at, at, 1));
         let expected = schedule.and_then(|_| {
             let waiting = self.lanes.get(lane).map_or(0, |lane| lane.queue.len());
             self.context.learned.expected(lane, u32::try_from(waiting + 1).unwrap_or(u32::MAX), now)
         });
         let batching = &self.context.settings().batching;
         let has_room = schedule.is_none_or(|times| times.has_room(now, batching.idle, batching.poll, expected));
-        let why = if self.context.refused.knows(lane) {
-            "batch_refused_before"
-        } else if has_room {
-            queued.leave_by = schedule.map(|times| Instant::now() + times.cancel_at.since(now));
+        let why = match self.context.refused.knows(lane, Service::Batch) {
+            true => Some("batch_refused_before"),
+            false if has_room => None,
+            false if expected.is_some() => Some("batch_too_slow"),
+            false => Some("deadline"),
+        };
+        let next = choice::first(&self.context, lane, queued.fallback, deadline);
+        let Some((why, service)) = why.zip(next) else {
+            // What nothing may rescue stays until its deadline.
+            queued.leave_by =
+                schedule.filter(|_| lane.deadline_class > 0).map(|times| Instant::now() + times.cancel_at.since(now));
             return Some(queued);
-        } else if expected.is_some() {
-            "batch_too_slow"
-        } else {
-            "deadline"
         };
         self.leaving.entry((Arc::clone(lane), service, why)).or_default().push(queued.id);
         None
@@ -266,7 +272,9 @@ impl Dispatcher {
         let now = Instant::now();
         for (key, lane) in &mut self.lanes {
             for queued in lane.take_late(now) {
-                let Some(service) = queued.fallback.first() else { continue };
+                let deadline = Micros::from_unix_seconds(key.deadline_class);
+                let service = choice::first(&self.context, key, queued.fallback, Some(deadline));
+                let Some(service) = service.or_else(|| queued.fallback.first()) else { continue };
                 self.leaving.entry((Arc::clone(key), service, "deadline")).or_default().push(queued.id);
             }
         }

@@ -7,6 +7,7 @@ use crate::domain::clock::Micros;
 use crate::domain::forecast::Expected;
 use crate::domain::lane::LaneKey;
 use crate::domain::request::RequestState;
+use crate::domain::service::Service;
 use crate::engine::Engine;
 use crate::engine::context::Context;
 use crate::engine::flight::Standing;
@@ -60,7 +61,7 @@ impl Context {
     /// Of a request in its lane's queue, which leaves when nothing more comes, or when it has waited for long enough.
     fn expected_queued(&self, request: &NewRequest) -> Option<Expected> {
         let now = self.now();
-        if self.refused.knows(&request.lane) {
+        if self.refused.knows(&request.lane, Service::Batch) {
             return None;
         }
         if let Some(template) = request.template

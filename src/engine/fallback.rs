@@ -1,4 +1,4 @@
-//! What batch cannot serve: which refusals last, how long they are remembered, and the way from a batch to live calls.
+//! What batch, or a background window, cannot serve: which refusals last, how long they are remembered, and the way from a batch to live calls.
 //!
 //! The memory is per credential and model and in this process only: after a restart one more batch is refused, which
 //! costs nothing, and nothing that has become possible stays shut out by an old file. Called by `settle`, `poll` and
@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Fingerprint, LaneKey};
+use crate::domain::service::Service;
+use crate::engine::choice;
 use crate::engine::context::Context;
 use crate::engine::live;
 use crate::engine::run::StepError;
@@ -21,34 +23,31 @@ use crate::store::{LiveCall, RequestRecord};
 /// For hours, not for good (contract, section 7).
 const REMEMBERED_FOR: Duration = Duration::from_secs(6 * 3600);
 
+/// A window that is full may have room again soon.
+const FULL_FOR: Duration = Duration::from_secs(600);
+
 /// Models are callers' texts: from so many on, those that count no more are forgotten.
 const MANY: usize = 1_024;
 
-type Key = (Arc<str>, Fingerprint, Arc<str>);
+type Key = (Arc<str>, Fingerprint, Arc<str>, Service);
 
-/// Credentials and models whose batches were refused for a lasting reason.
+/// Credentials and models that batch, or a background window, refused for a lasting reason.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
-    since: Mutex<HashMap<Key, (Instant, u32)>>,
+    until: Mutex<HashMap<Key, (Instant, u32)>>,
 }
 
 impl Refused {
-    /// A batch was refused for a lasting reason.
-    pub(crate) fn remember(&self, lane: &LaneKey, reason: &str) {
-        let mut known = self.since.lock();
-        if known.len() >= MANY {
-            known.retain(|_, (since, _)| since.elapsed() < REMEMBERED_FOR);
-        }
-        let (since, times) = known.entry(key(lane)).or_insert_with(|| (Instant::now(), 0));
-        *since = Instant::now();
-        *times += 1;
-        let (times, hours) = (*times, REMEMBERED_FOR.as_secs() / 3600);
-        drop(known);
+    /// The service was refused for a lasting reason.
+    pub(crate) fn remember(&self, lane: &LaneKey, service: Service, reason: &str) {
+        let times = self.keep(lane, service, REMEMBERED_FOR);
+        let hours = REMEMBERED_FOR.as_secs() / 3600;
         if times == 1 {
-            tracing::warn!(%lane, reason, hours, "batch cannot serve this model: new requests go to their fallback");
+            tracing::warn!(%lane, %service, reason, hours, "the service cannot serve this model: new requests go to the next one");
         } else {
             tracing::warn!(
                 %lane,
+                %service,
                 reason,
                 times,
                 hours,
@@ -57,15 +56,31 @@ impl Refused {
         }
     }
 
-    /// Whether a batch of this credential and model was refused in the last hours.
-    pub(crate) fn knows(&self, lane: &LaneKey) -> bool {
-        let known = self.since.lock();
-        known.get(&key(lane)).is_some_and(|(since, _)| since.elapsed() < REMEMBERED_FOR)
+    /// The service has no room for this credential and model at the moment.
+    pub(crate) fn remember_full(&self, lane: &LaneKey, service: Service) {
+        let times = self.keep(lane, service, FULL_FOR);
+        tracing::info!(%lane, %service, times, minutes = FULL_FOR.as_secs() / 60, "the service has no room: requests go to the next one");
+    }
+
+    fn keep(&self, lane: &LaneKey, service: Service, how_long: Duration) -> u32 {
+        let (now, mut known) = (Instant::now(), self.until.lock());
+        if known.len() >= MANY {
+            known.retain(|_, (until, _)| *until > now);
+        }
+        let (until, times) = known.entry(key(lane, service)).or_insert_with(|| (now, 0));
+        *until = (*until).max(now + how_long);
+        *times += 1;
+        *times
+    }
+
+    /// Whether the service refused this credential and model lately.
+    pub(crate) fn knows(&self, lane: &LaneKey, service: Service) -> bool {
+        self.until.lock().get(&key(lane, service)).is_some_and(|(until, _)| *until > Instant::now())
     }
 }
 
-fn key(lane: &LaneKey) -> Key {
-    (Arc::clone(&lane.provider), lane.account, Arc::clone(&lane.model))
+fn key(lane: &LaneKey, service: Service) -> Key {
+    (Arc::clone(&lane.provider), lane.account, Arc::clone(&lane.model), service)
 }
 
 /// Hands requests over from a batch to live calls, those that allow it: durable first. Returns the others, and how many
@@ -76,13 +91,15 @@ pub(crate) async fn take_over(
     records: Vec<RequestRecord>,
     why: &'static str,
 ) -> Result<(Vec<RequestRecord>, usize), StepError> {
-    let (able, rest): (Vec<_>, Vec<_>) =
-        records.into_iter().partition(|record| !record.request.options.fallback().is_empty());
-    let mut handed = 0;
+    let (mut rest, mut handed) = (Vec::new(), 0);
     let mut by_service: Vec<(LiveCall, Vec<RequestId>)> = Vec::new();
     let since = context.now();
-    for record in &able {
-        let Some(service) = record.request.options.fallback().first() else { continue };
+    for record in records {
+        let fallback = record.request.options.fallback();
+        let Some(service) = choice::first(context, lane, fallback, record.request.deadline_at) else {
+            rest.push(record);
+            continue;
+        };
         let call = LiveCall { service, since, sent_at: None };
         match by_service.iter_mut().find(|(listed, _)| *listed == call) {
             Some((_, ids)) => ids.push(record.request.id),
@@ -106,6 +123,7 @@ pub(crate) async fn take_over(
 mod tests {
     use super::*;
     use crate::domain::lane::Endpoint;
+    use Service::{Background8h, Batch};
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_remembered_for_hours_and_for_its_model_only() {
@@ -117,14 +135,20 @@ mod tests {
             deadline_class: 0,
         };
         let refused = Refused::default();
-        refused.remember(&lane("m", 1), "no");
-        assert!(refused.knows(&LaneKey { deadline_class: 7, ..lane("m", 1) }));
-        assert!(!refused.knows(&lane("n", 1)) && !refused.knows(&lane("m", 2)));
+        refused.remember(&lane("m", 1), Batch, "no");
+        assert!(refused.knows(&LaneKey { deadline_class: 7, ..lane("m", 1) }, Batch));
+        assert!(!refused.knows(&lane("n", 1), Batch) && !refused.knows(&lane("m", 2), Batch));
         tokio::time::advance(REMEMBERED_FOR - Duration::from_secs(1)).await;
-        assert!(refused.knows(&lane("m", 1)));
+        assert!(refused.knows(&lane("m", 1), Batch));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!refused.knows(&lane("m", 1)), "it is tried again");
-        refused.remember(&lane("m", 1), "no");
-        assert!(refused.knows(&lane("m", 1)));
+        assert!(!refused.knows(&lane("m", 1), Batch), "it is tried again");
+        assert!(!refused.knows(&lane("m", 1), Background8h), "another service's business");
+        refused.remember_full(&lane("m", 1), Background8h);
+        tokio::time::advance(FULL_FOR - Duration::from_secs(1)).await;
+        assert!(refused.knows(&lane("m", 1), Background8h));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!refused.knows(&lane("m", 1), Background8h), "there may be room again");
+        refused.remember(&lane("m", 1), Batch, "no");
+        assert!(refused.knows(&lane("m", 1), Batch));
     }
 }

@@ -119,7 +119,7 @@ impl Flights {
 }
 
 /// The process stops; everything needed is durable.
-struct Stopping;
+pub(crate) struct Stopping;
 
 /// Begins a flight with pilots that are in no queue any more: from now on the rest of their template waits.
 pub(crate) fn begin(context: &Arc<Context>, lane: &LaneKey, template: Fingerprint, pilots: Vec<RequestId>) {
@@ -330,7 +330,10 @@ async fn heard_of(events: &mut broadcast::Receiver<EngineEvent>, pilots: &[Reque
 }
 
 /// Asks the store until it answers.
-async fn again<'s, T>(context: &Context, mut ask: impl FnMut() -> StoreFuture<'s, T>) -> Result<T, Stopping> {
+pub(crate) async fn again<'s, T>(
+    context: &Context,
+    mut ask: impl FnMut() -> StoreFuture<'s, T>,
+) -> Result<T, Stopping> {
     for failures in 0.. {
         match ask().await {
             Ok(answer) => return Ok(answer),

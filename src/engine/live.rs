@@ -23,7 +23,9 @@ use crate::domain::backoff::backoff;
 use crate::domain::ids::RequestId;
 use crate::domain::lane::{Fingerprint, LaneKey};
 use crate::domain::service::Service;
+use crate::engine::background;
 use crate::engine::charge::unreadable;
+use crate::engine::choice;
 use crate::engine::context::Context;
 use crate::engine::deadline::LIVE_CALLS_AT_ONCE;
 use crate::engine::outcome::finish_of;
@@ -41,8 +43,15 @@ const MOST_TRIES: u32 = 8;
 /// … and by one after which there is another.
 const TRIES_BEFORE_NEXT: u32 = 3;
 
-/// A request has one live answer, as it has ended then: its place in the ledger.
-const EXECUTION: Execution = Execution::Live(1);
+/// A request has one live answer, as it has ended then, and at most one by each background window: their places in the
+/// ledger.
+pub(crate) const fn execution_of(service: Service) -> Execution {
+    match service {
+        Service::Batch | Service::Flex | Service::Sync => Execution::Live(1),
+        Service::Background8h => Execution::Live(2),
+        Service::Background2h => Execution::Live(3),
+    }
+}
 
 /// Models are callers' texts: from so many on, those without a call are forgotten.
 const MANY: usize = 1_024;
@@ -93,15 +102,24 @@ pub(crate) fn start(context: &Arc<Context>, lane: &Arc<LaneKey>, ids: Vec<Reques
     });
 }
 
-/// Until the request has ended. A panic or a failing store costs one attempt; the next one reads what is durable.
 async fn supervise(context: &Arc<Context>, room: &Arc<Semaphore>, id: RequestId, mut place: Option<InQueue>) {
-    for failures in 0.. {
+    insist(context, "live call", || {
         let (shared, room, place) = (Arc::clone(context), Arc::clone(room), place.take());
-        let attempt = context.tasks.spawn("live call", async move { serve(&shared, &room, id, place).await });
-        match attempt.await {
+        async move { serve(&shared, &room, id, place).await }
+    })
+    .await;
+}
+
+/// Until an attempt has come to its end. A panic or a failing store costs one; the next one reads what is durable.
+pub(crate) async fn insist<F>(context: &Context, name: &'static str, mut attempt: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), StepError>> + Send + 'static,
+{
+    for failures in 0.. {
+        match context.tasks.spawn(name, attempt()).await {
             Ok(Some(Ok(()) | Err(StepError::Stopping))) => return,
             Ok(Some(Err(StepError::Store(error)))) => context.telemetry.store_failed(&error),
-            Ok(None) | Err(_) => context.telemetry.panic_contained("live call"),
+            Ok(None) | Err(_) => context.telemetry.panic_contained(name),
         }
         if !context.sleep(backoff(failures, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64())).await {
             return;
@@ -110,7 +128,7 @@ async fn supervise(context: &Arc<Context>, room: &Arc<Semaphore>, id: RequestId,
 }
 
 /// What came of one call.
-enum Called {
+pub(crate) enum Called {
     /// The request has ended, by this call or otherwise.
     Over,
     /// No answer: it may be executed.
@@ -125,17 +143,19 @@ async fn serve(
     id: RequestId,
     place: Option<InQueue>,
 ) -> Result<(), StepError> {
-    wait_out(context, id).await?;
+    let Some(record) = open(context, id).await? else { return Ok(()) };
+    if record.response.is_some() {
+        background::follow(context, id);
+        return Ok(());
+    }
+    wait_out(context, &record).await?;
     // Kept through the pauses between tries, so that an outage sees no more calls than there are places.
     let _permit = permit(context, room).await?;
     drop(place);
     let mut tries = 0;
     loop {
-        let Some(record) = context.store.request(id).await?.filter(|record| !record.state.is_terminal()) else {
-            return Ok(());
-        };
-        let fallback = record.request.options.fallback();
-        let Some(service) = record.live.map(|live| live.service).or_else(|| fallback.first()) else { return Ok(()) };
+        let Some(record) = open(context, id).await? else { return Ok(()) };
+        let Some(service) = choice::of(context, &record) else { return Ok(()) };
         let error = match call(context, &record, service).await? {
             Called::Over => return Ok(()),
             Called::Unsettled => {
@@ -146,9 +166,10 @@ async fn serve(
             Called::Refused(error) => error,
         };
         tries += 1;
-        let pause = match after(&record, service, &error, tries) {
+        let pause = match after(&record, choice::after(context, &record, service), &error, tries) {
             After::Again(pause) => pause,
             After::By(next) => {
+                background::remember(context, &record, service, &error);
                 context.telemetry.fallback(next.as_str(), 1, "service_unavailable");
                 tries = 0;
                 mark(context, id, next, false).await?;
@@ -164,17 +185,19 @@ async fn serve(
     }
 }
 
+/// The request, unless it has ended.
+async fn open(context: &Context, id: RequestId) -> Result<Option<RequestRecord>, StepError> {
+    Ok(context.store.request(id).await?.filter(|record| !record.state.is_terminal()))
+}
+
 /// Waits until a call whose outcome is unknown cannot be running any more.
-async fn wait_out(context: &Context, id: RequestId) -> Result<(), StepError> {
-    let Some(record) = context.store.request(id).await?.filter(|record| !record.state.is_terminal()) else {
-        return Ok(());
-    };
+async fn wait_out(context: &Context, record: &RequestRecord) -> Result<(), StepError> {
     let Some((service, sent_at)) = record.live.and_then(|live| Some((live.service, live.sent_at?))) else {
         return Ok(());
     };
-    let bound = bound(context, service);
-    let wait = sent_at.plus(bound + bound / 10).since(context.now());
-    context.telemetry.live_call_unsettled(id, service.as_str(), wait);
+    let longest = runs_for(context, service);
+    let wait = sent_at.plus(longest + longest / 10).since(context.now());
+    context.telemetry.live_call_unsettled(record.request.id, service.as_str(), wait);
     if context.sleep(wait).await { Ok(()) } else { Err(StepError::Stopping) }
 }
 
@@ -191,12 +214,17 @@ async fn permit(context: &Context, room: &Arc<Semaphore>) -> Result<OwnedSemapho
 fn bound(context: &Context, service: Service) -> Duration {
     match service {
         Service::Flex => context.live_bound * 3 / 2,
-        Service::Sync | Service::Batch => context.live_bound,
+        Service::Sync | Service::Batch | Service::Background8h | Service::Background2h => context.live_bound,
     }
 }
 
+/// How long what a call began may run: a background response for its window.
+fn runs_for(context: &Context, service: Service) -> Duration {
+    service.window().map_or_else(|| bound(context, service), |(window, _)| window)
+}
+
 /// Writes down which call is out, or that none is. `false`: the request has ended.
-async fn mark(context: &Context, id: RequestId, service: Service, sent: bool) -> Result<bool, StepError> {
+pub(crate) async fn mark(context: &Context, id: RequestId, service: Service, sent: bool) -> Result<bool, StepError> {
     let now = context.now();
     let call = LiveCall { service, since: now, sent_at: sent.then_some(now) };
     Ok(!context.store.mark_live(vec![id], call).await?.is_empty())
@@ -214,7 +242,11 @@ async fn call(context: &Arc<Context>, record: &RequestRecord, service: Service) 
         return Ok(Called::Over);
     };
     let Some((_, body)) = context.store.bodies(vec![id]).await?.pop() else { return Ok(Called::Over) };
-    let body = if service == Service::Flex { edit::with_flex(&body).into() } else { body };
+    let body = match service.window() {
+        Some((_, window)) => edit::with_background(&body, window).into(),
+        None if service == Service::Flex => edit::with_flex(&body).into(),
+        None => body,
+    };
     if !mark(context, id, service, true).await? {
         return Ok(Called::Over);
     }
@@ -226,20 +258,23 @@ async fn call(context: &Arc<Context>, record: &RequestRecord, service: Service) 
     let answered = provider.call(&credentials, request).await;
     crash::point("live-answered");
     match answered {
+        Ok(LiveAnswer { body, .. }) if service.window().is_some() => {
+            background::begun(context, record, service, body).await
+        }
         Ok(LiveAnswer { status, request_id, body }) => {
             let outcome = LineOutcome::Answered { status, provider_request_id: request_id, body };
-            keep(context, record, &finish_of(context, lane, (service, EXECUTION), id, outcome)).await?;
+            keep(context, record, &finish_of(context, lane, (service, execution_of(service)), id, outcome)).await?;
             Ok(Called::Over)
         }
         Err(error) if error.is_unsettled() => {
-            context.telemetry.provider_error("live call", &error, Some(bound(context, service)));
+            context.telemetry.provider_error("live call", &error, Some(runs_for(context, service)));
             Ok(Called::Unsettled)
         }
         Err(error) => Ok(Called::Refused(error)),
     }
 }
 
-fn credentials(context: &Context, lane: &LaneKey) -> Option<(Arc<dyn BatchProvider>, Credentials)> {
+pub(crate) fn credentials(context: &Context, lane: &LaneKey) -> Option<(Arc<dyn BatchProvider>, Credentials)> {
     let provider = context.provider(lane)?;
     let config = context.provider_configs.get(&*lane.provider)?;
     Some((Arc::clone(provider), context.accounts.credentials(lane, config)?))
@@ -247,7 +282,7 @@ fn credentials(context: &Context, lane: &LaneKey) -> Option<(Arc<dyn BatchProvid
 
 /// Ends the request by an answer that is paid for and is nowhere but here: as often as it takes. To drop it because the
 /// disk is full would be to buy it again.
-async fn keep(context: &Context, record: &RequestRecord, finish: &Finish) -> Result<(), StepError> {
+pub(crate) async fn keep(context: &Context, record: &RequestRecord, finish: &Finish) -> Result<(), StepError> {
     for failures in 0.. {
         match end(context, record, finish.clone()).await {
             Err(StepError::Store(error)) => context.telemetry.store_failed(&error),
@@ -261,7 +296,7 @@ async fn keep(context: &Context, record: &RequestRecord, finish: &Finish) -> Res
     Ok(())
 }
 
-async fn end(context: &Context, record: &RequestRecord, finish: Finish) -> Result<(), StepError> {
+pub(crate) async fn end(context: &Context, record: &RequestRecord, finish: Finish) -> Result<(), StepError> {
     settle::finish(context, record.request.created_at, record.batch_id, vec![finish]).await?;
     Ok(())
 }
@@ -274,8 +309,8 @@ enum After {
     Never,
 }
 
-fn after(record: &RequestRecord, service: Service, error: &ProviderError, tries: u32) -> After {
-    let next = record.request.options.fallback().after(service);
+/// `next`: the service that may take over.
+fn after(record: &RequestRecord, next: Option<Service>, error: &ProviderError, tries: u32) -> After {
     let (may_get_better, is_full) = match error {
         ProviderError::NoAnswer { .. } => (true, false),
         // It was executed; what came cannot be used.
@@ -305,7 +340,7 @@ fn after(record: &RequestRecord, service: Service, error: &ProviderError, tries:
 }
 
 /// The provider's error, as the live call itself would have told it.
-fn refusal(context: &Context, record: &RequestRecord, service: Service, error: &ProviderError) -> Finish {
+pub(crate) fn refusal(context: &Context, record: &RequestRecord, service: Service, error: &ProviderError) -> Finish {
     let id = record.request.id;
     context.telemetry.provider_error("live call", error, None);
     match error {
@@ -313,10 +348,10 @@ fn refusal(context: &Context, record: &RequestRecord, service: Service, error: &
             if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() =>
         {
             let outcome = LineOutcome::Answered { status: *status, provider_request_id: None, body: body.clone() };
-            finish_of(context, &record.request.lane, (service, EXECUTION), id, outcome)
+            finish_of(context, &record.request.lane, (service, execution_of(service)), id, outcome)
         }
         ProviderError::Unreadable { .. } => {
-            let charge = Some(unreadable(&record.request.lane, EXECUTION));
+            let charge = Some(unreadable(&record.request.lane, (service, execution_of(service))));
             Finish { charge, ..Refusal::own(error.to_string()).finish(context, id) }
         }
         ProviderError::Refused { .. } | ProviderError::NoAnswer { .. } => {

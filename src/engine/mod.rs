@@ -8,11 +8,13 @@
 //! through the same handle.
 
 mod accounts;
+mod background;
 mod bisect;
 mod budget;
 pub mod callbacks;
 mod ceilings;
 mod charge;
+mod choice;
 mod collect;
 mod context;
 pub mod deadline;

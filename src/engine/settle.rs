@@ -22,7 +22,7 @@ use crate::engine::run::{StepError, give_back};
 use crate::engine::submit::record;
 use crate::engine::view::HeldBack;
 use crate::engine::waiters::Answer;
-use crate::store::ledger::Execution;
+use crate::store::ledger::{Execution, LedgerRow};
 use crate::store::{BatchRecord, Finish, NewRequest, OutcomeSummary, ProviderBatch, RequestRecord};
 use crate::telemetry::Ended;
 use crate::upstream::provider::ProviderError;
@@ -199,10 +199,15 @@ pub(crate) async fn finish(
 /// Tells what the ledger has just entered as waste: answers that came after their request had ended otherwise, or that
 /// cannot be used. An execution that was in it before, read once more after a crash, is none.
 async fn tell_waste(context: &Context, executed: Vec<(RequestId, Execution, Micros)>) -> Result<(), StepError> {
+    if executed.is_empty() {
+        return Ok(());
+    }
+    // All at once: after a crash that is a group of results in which most were known.
+    let rows = context.store.charges(executed.iter().map(|(id, ..)| *id).collect()).await?;
+    let rows: HashMap<(i64, i64), LedgerRow> = rows.into_iter().map(|row| ((row.request, row.place), row)).collect();
     let mut told = HashSet::new();
     for (id, execution, at) in executed {
-        let rows = context.store.charges(id).await?;
-        let entered = rows.iter().find(|row| row.place == execution.place() && row.at == at && row.wasted);
+        let entered = rows.get(&(id.sequence(), execution.place())).filter(|row| row.at == at && row.wasted);
         if let Some(row) = entered.filter(|row| told.insert((id, row.place))) {
             context.telemetry.answer_wasted(id, &row.group.service, row.price.map(|price| price.paid_nanos));
         }
@@ -219,7 +224,7 @@ pub(crate) async fn refuse(
 ) -> Result<usize, StepError> {
     let mut ended = 0;
     for group in ids.chunks(GROUP) {
-        let charge = || refusal.executed.then(|| unreadable(&batch.lane, Execution::Batch(batch.id)));
+        let charge = || refusal.executed.then(|| unreadable(&batch.lane, (Service::Batch, Execution::Batch(batch.id))));
         let finished = group.iter().map(|id| Finish { charge: charge(), ..refusal.finish(context, *id) }).collect();
         ended += finish(context, batch.created_at, Some(batch.id), finished).await?;
     }
@@ -235,7 +240,7 @@ pub(crate) async fn fail_all(context: &Arc<Context>, batch: &BatchRecord, refusa
         tally.add(refuse_or_fall_back(context, batch, still, refusal).await?);
     }
     if tally.handed > 0 && refusal.fall_back == Some(BATCH_REFUSED) {
-        context.refused.remember(&batch.lane, &refusal.message);
+        context.refused.remember(&batch.lane, Service::Batch, &refusal.message);
     }
     end_batch(context, batch, BatchEvent::Fail, tally, Some(refusal.message.clone())).await
 }

@@ -125,6 +125,7 @@ impl Desk {
             }
         };
         self.has_room(call)?;
+        let fallback = self.fallback(call, &peeked);
         let lane = LaneKey {
             provider: Arc::from(call.provider.name.as_str()),
             account: account.fingerprint,
@@ -133,14 +134,14 @@ impl Desk {
             deadline_class: call
                 .marks
                 .deadline_at
-                .map_or(0, |at| deadline_class(at, self.engine.clock().now(), !self.fallback(call).is_empty())),
+                .map_or(0, |at| deadline_class(at, self.engine.clock().now(), fallback.may_rescue())),
         };
         if !self.engine.knows_account(account.fingerprint) {
             self.engine.keep_account(account).await.map_err(|error| unavailable(&error))?;
         }
         // Before the request: one that ends has its callback, whenever the process dies.
         self.keep_callback(id, callback.as_deref()).await?;
-        let request = self.new_request(call, &peeked, id, &identity, lane, &line);
+        let request = self.new_request(call, &peeked, id, &identity, (lane, fallback), &line);
         let trace = request.trace;
         let waiter = call.marks.waits().then(|| self.engine.waiters().register(id));
         let owed = request.options.has(RequestOptions::HOLD);
@@ -266,21 +267,31 @@ impl Desk {
 
     /// The services that may take this call over: the caller's list, else the configured one, without what the provider
     /// does not offer for the endpoint.
-    fn fallback(&self, call: &Deferral<'_>) -> Fallback {
+    fn fallback(&self, call: &Deferral<'_>, peeked: &Peek<'_>) -> Fallback {
         if self.has_no_discount(call) {
             // There is nothing else, and nothing to fall back from.
             return Fallback::of(&[Service::Sync]);
         }
-        let listed = call.marks.fallback.as_ref().unwrap_or(&self.config.deferral.fallback);
+        let listed = match &call.marks.fallback {
+            // The caller's own list is taken at its word.
+            Some(listed) => listed.clone(),
+            None if call.marks.deadline_at.is_some() => with_windows(&self.config.deferral.fallback),
+            None => self.config.deferral.fallback.clone(),
+        };
+        let endpoint = call.answered_by();
+        let capability = self.engine.capability(&call.provider.name);
         let offered = |service: &Service| match service {
-            Service::Flex => self
-                .engine
-                .capability(&call.provider.name)
-                .is_some_and(|capability| capability.flex_endpoints.contains(&call.answered_by())),
+            Service::Flex => capability.is_some_and(|capability| capability.flex_endpoints.contains(&endpoint)),
+            // The answer is fetched later: the provider has to keep it (providers.md, section 1.12).
+            Service::Background8h | Service::Background2h => {
+                endpoint == Endpoint::Responses
+                    && !peeked.unstored
+                    && capability.is_some_and(|capability| capability.windows.contains(service))
+            }
             Service::Sync => true,
             Service::Batch => false,
         };
-        Fallback::of(&listed.iter().copied().filter(offered).collect::<Vec<_>>())
+        Fallback::of(&listed.into_iter().filter(offered).collect::<Vec<_>>())
     }
 
     fn new_request(
@@ -289,7 +300,7 @@ impl Desk {
         peeked: &Peek<'_>,
         id: RequestId,
         identity: &Identity,
-        lane: LaneKey,
+        (lane, fallback): (LaneKey, Fallback),
         line: &Bytes,
     ) -> NewRequest {
         let Template { identity: alike, most_output } = template(call.endpoint, &call.body);
@@ -309,7 +320,7 @@ impl Desk {
             key: call.key.map(str::to_owned),
             created_at: self.engine.clock().now(),
             deadline_at: call.marks.deadline_at,
-            options: options_of(call, peeked, self.has_no_discount(call)).with_fallback(self.fallback(call)),
+            options: options_of(call, peeked, self.has_no_discount(call)).with_fallback(fallback),
             body_hash: identity.body,
             idempotency: identity.key,
             body_len: u32::try_from(line.len()).unwrap_or(u32::MAX),
@@ -362,6 +373,17 @@ pub(crate) fn unavailable(error: &StoreError) -> ApiError {
     }
 }
 
+/// The configured list with the background windows before the live price, unless it names one itself.
+fn with_windows(listed: &[Service]) -> Vec<Service> {
+    let names_one = listed.iter().any(|service| service.window().is_some());
+    let before = |service: Service| {
+        let windows: &[Service] =
+            if service == Service::Sync && !names_one { &[Service::Background8h, Service::Background2h] } else { &[] };
+        windows.iter().copied().chain([service])
+    };
+    listed.iter().copied().flat_map(before).collect()
+}
+
 fn options_of(call: &Deferral<'_>, peeked: &Peek<'_>, no_discount: bool) -> RequestOptions {
     [
         (peeked.stream, RequestOptions::STREAM),
@@ -388,6 +410,7 @@ fn queued(request: NewRequest) -> Option<RequestRecord> {
         batch_id: None,
         attempts: 0,
         live: None,
+        response: None,
         outcome: None,
     })
 }

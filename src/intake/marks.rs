@@ -145,10 +145,11 @@ fn fallback(value: &str) -> Result<Vec<Service>, ApiError> {
     value
         .split(',')
         .map(|name| match name.trim().parse() {
-            Ok(service @ (Service::Flex | Service::Sync)) => Ok(service),
-            Ok(Service::Batch) | Err(_) => {
-                Err(bad(&FALLBACK, format!("{name:?}: use flex, sync, both in the order to try, or none")))
-            }
+            Ok(Service::Batch) | Err(_) => Err(bad(
+                &FALLBACK,
+                format!("{name:?}: use flex, background_8h, background_2h and sync in the order to try, or none"),
+            )),
+            Ok(service) => Ok(service),
         })
         .collect()
 }
@@ -216,7 +217,7 @@ mod tests {
         let read = marks(&[
             ("x-nightbus-defer", "Yes"),
             ("x-nightbus-deadline", "90m"),
-            ("x-nightbus-fallback", "flex, sync"),
+            ("x-nightbus-fallback", "flex, background_2h, sync"),
             ("x-nightbus-tag", "nightly-eval"),
             ("x-nightbus-flight", "off"),
             ("prefer", "return=minimal, Respond-Async"),
@@ -227,7 +228,7 @@ mod tests {
         let expected = Marks {
             defer: Some(true),
             deadline_at: Some(NOW.plus(Duration::from_secs(5400))),
-            fallback: Some(vec![Service::Flex, Service::Sync]),
+            fallback: Some(vec![Service::Flex, Service::Background2h, Service::Sync]),
             tag: Some("nightly-eval".to_owned()),
             no_flight: true,
             respond_async: true,

@@ -16,6 +16,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::sim::background;
 use crate::sim::faults::TABLE;
 use crate::sim::reply::{self, Failure, Outcome, bad_request};
 use crate::sim::server::Query;
@@ -24,6 +25,7 @@ use crate::sim::view;
 
 /// Answers `/sim/{route}`.
 pub(super) fn handle(state: &State, method: &Method, route: &str, query: &Query, body: &[u8]) -> Outcome {
+    background::settle(state);
     let answer = match (method.as_str(), route) {
         ("GET", "counters") => counters_json(state),
         ("GET", "executions") => executions(state, query),
@@ -63,6 +65,7 @@ pub(super) fn handle(state: &State, method: &Method, route: &str, query: &Query,
 
 /// All totals, the enqueued tokens, and the faults that fired.
 pub(super) fn counters_json(state: &State) -> Value {
+    background::settle(state);
     let mut counters = state.counters.json();
     let (files, bytes) = state.files.totals();
     let more = [

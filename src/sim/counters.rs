@@ -34,8 +34,8 @@ pub(super) struct Execution {
     pub(super) probes: Vec<String>,
     /// The model, as it was asked for.
     pub(super) model: String,
-    /// Whether flex was asked for.
-    pub(super) flex: bool,
+    /// The service that was asked for, when it is no batch line.
+    pub(super) service: &'static str,
 }
 
 /// Of a body, what is billed by.
@@ -45,6 +45,14 @@ struct Billed {
     model: String,
     #[serde(default)]
     service_tier: Option<String>,
+    #[serde(default)]
+    background_options: Option<BackgroundOptions>,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct BackgroundOptions {
+    #[serde(default)]
+    completion_window: Option<String>,
 }
 
 impl Execution {
@@ -55,8 +63,14 @@ impl Execution {
             *to = *from;
         }
         let billed: Billed = serde_json::from_str(body).unwrap_or_default();
-        let flex = billed.service_tier.as_deref() == Some("flex");
-        Self { custom_id: None, digest: bytes, probes: probes(body), model: billed.model, flex }
+        let window = billed.background_options.and_then(|options| options.completion_window);
+        let service = match (window.as_deref(), billed.service_tier.as_deref()) {
+            (Some("8h"), _) => "background_8h",
+            (Some("2h"), _) => "background_2h",
+            (_, Some("flex")) => "flex",
+            _ => "sync",
+        };
+        Self { custom_id: None, digest: bytes, probes: probes(body), model: billed.model, service }
     }
 }
 
@@ -75,6 +89,8 @@ struct Counts {
     lines_failed: u64,
     live_executed: u64,
     live_refused: u64,
+    background_started: u64,
+    background_cancelled: u64,
     batch_usage: Usage,
     live_usage: Usage,
     /// Executions in batches and live, by path.
@@ -88,11 +104,7 @@ struct Counts {
 
 impl Counts {
     fn executed(&mut self, execution: Execution, usage: Usage) {
-        let service = match (&execution.custom_id, execution.flex) {
-            (Some(_), _) => "batch",
-            (None, true) => "flex",
-            (None, false) => "sync",
-        };
+        let service = if execution.custom_id.is_some() { "batch" } else { execution.service };
         let (executions, billed) = self.bill.entry((execution.model, service)).or_default();
         *executions += 1;
         billed.add(usage);
@@ -162,6 +174,16 @@ impl Counters {
         self.0.lock().live_refused += 1;
     }
 
+    /// A background response was begun.
+    pub(super) fn background_started(&self) {
+        self.0.lock().background_started += 1;
+    }
+
+    /// Somebody cancelled a background response that was not ready.
+    pub(super) fn background_cancelled(&self) {
+        self.0.lock().background_cancelled += 1;
+    }
+
     /// All totals.
     pub(super) fn json(&self) -> Value {
         let counts = self.0.lock();
@@ -178,6 +200,7 @@ impl Counters {
             "batches": counts.batches_created, "cancelled": counts.batches_cancelled,
             "lines_executed": counts.lines_executed, "lines_failed": counts.lines_failed,
             "live_calls": counts.live_executed, "live_refused": counts.live_refused,
+            "background": counts.background_started, "background_cancelled": counts.background_cancelled,
             "by_endpoint": by_endpoint,
             "tokens": {
                 "batch_input": counts.batch_usage.input, "batch_output": counts.batch_usage.output,

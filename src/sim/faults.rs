@@ -81,6 +81,15 @@ faults! {
     LiveCut = "live-cut": "live call: executed, but the connection is cut (in the middle of a stream)";
     LiveSilent = "live-silent": "live call: never answered, not executed";
     FlexUnavailable = "flex-unavailable": "live call with service_tier flex: 429 resource_unavailable, not executed";
+    BackgroundRefused = "background-refused": "background response: 400 for its completion window, nothing is begun";
+    Background429 = "background-429": "background response: 429 with Retry-After 1, nothing is begun";
+    BackgroundLost = "background-lost": "background response: begun, but the connection is cut before the answer";
+    BackgroundFail = "background-fail": "background response: ends failed, with error server_error, not executed";
+    BackgroundCancelled = "background-cancelled": "background response: ends cancelled although nobody asked for it, not executed";
+    BackgroundSlow = "background-slow": "background response: in progress until it is cancelled";
+    BackgroundPoll500 = "background-poll-500": "reading a background response: 500";
+    BackgroundPoll404 = "background-poll-404": "reading a background response: 404 although it exists";
+    BackgroundCancel500 = "background-cancel-500": "cancelling a background response: 500, nothing is cancelled";
 }
 
 /// What is armed, and what has fired.

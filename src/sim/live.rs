@@ -40,7 +40,7 @@ async fn checked_call(state: &State, endpoint: Endpoint, headers: &HeaderMap, bo
     unlucky(state, &call).await?;
     let latency = number_after(call.asked(), "sim-sleep=").map(Duration::from_millis);
     let latency = latency.unwrap_or_else(|| state.settings().live_latency);
-    if call.is_background() && endpoint == Endpoint::Responses {
+    if background::is_asked(&call)? {
         return background::start(state, &call, latency);
     }
     if !latency.is_zero() {

@@ -31,12 +31,12 @@ const HOURS_A_DAY: i64 = 24;
 pub enum Execution {
     /// A line of this batch.
     Batch(BatchId),
-    /// A live call that answered a deferred request: the number of the attempt, from 1.
+    /// A live call that answered a deferred request: 1, and a background response 2 or 3, by its window.
     Live(u32),
 }
 
 impl Execution {
-    /// As kept: a batch's sequence number, an attempt as a negative number.
+    /// As kept: a batch's sequence number, the others as a negative number.
     pub(crate) fn place(self) -> i64 {
         match self {
             Self::Batch(id) => id.sequence(),

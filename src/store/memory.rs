@@ -134,6 +134,10 @@ impl Store for MemoryStore {
         self.run(move |state| Ok(ids.into_iter().filter(|id| state.requeue(batch, *id, counts)).collect()))
     }
 
+    fn keep_response(&self, id: RequestId, response: String) -> StoreFuture<'_, bool> {
+        self.run(move |state| Ok(state.keep_response(id, response)))
+    }
+
     fn mark_live(&self, ids: Vec<RequestId>, call: LiveCall) -> StoreFuture<'_, Vec<RequestId>> {
         self.run(move |state| Ok(ids.into_iter().filter(|id| state.mark_live(*id, call)).collect()))
     }
@@ -175,7 +179,7 @@ impl Store for MemoryStore {
         self.run(|state| Ok(state.flights.values().cloned().collect()))
     }
 
-    fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {
+    fn set_options(&self, ids: Vec<RequestId>, bits: i64) -> StoreFuture<'_, ()> {
         self.run(move |state| {
             for id in ids {
                 if let Some(stored) = state.get_mut(id) {
@@ -240,8 +244,8 @@ impl Store for MemoryStore {
         self.run(move |state| Ok(state.book.report(since, by)))
     }
 
-    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>> {
-        self.run(move |state| Ok(state.book.rows_of(id.sequence())))
+    fn charges(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<LedgerRow>> {
+        self.run(move |state| Ok(ids.iter().flat_map(|id| state.book.rows_of(id.sequence())).collect()))
     }
 
     fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize> {
@@ -330,6 +334,7 @@ impl State {
             batch_id: None,
             attempts: 0,
             live: None,
+            response: None,
             outcome: None,
         };
         // Copied: the caller's bytes may be a small part of a large buffer that they would keep alive.
@@ -393,7 +398,18 @@ impl State {
             }
             let since = record.live.map_or(call.since, |live| live.since);
             record.live = Some(LiveCall { since, ..call });
+            record.response = None;
             true
+        })
+    }
+
+    fn keep_response(&mut self, id: RequestId, response: String) -> bool {
+        self.get_mut(id).filter(|stored| !stored.record.state.is_terminal()).is_some_and(|stored| {
+            let is_out = stored.record.live.is_some_and(|live| live.sent_at.is_some());
+            if is_out {
+                stored.record.response = Some(response);
+            }
+            is_out
         })
     }
 

@@ -123,6 +123,8 @@ pub struct RequestRecord {
     pub attempts: u32,
     /// The live call that answers it, or is to answer it; none: batches only, so far.
     pub live: Option<LiveCall>,
+    /// The provider's id of the background response that answers it: [`Store::keep_response`].
+    pub response: Option<String>,
     /// How it ended; only in terminal states.
     pub outcome: Option<OutcomeSummary>,
 }
@@ -132,7 +134,7 @@ pub struct RequestRecord {
 pub struct OutcomeSummary {
     /// HTTP status of the answer.
     pub status_code: u16,
-    /// `batch`, `flex`, `sync`; none when nothing was executed.
+    /// As [`crate::domain::service::Service`] names it, or another tier of the provider's; none when nothing was executed.
     pub service: Option<String>,
     /// The provider's `request_id` of the answer.
     pub provider_request_id: Option<String>,
@@ -332,6 +334,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// moment at which this was first written, and belong to no batch's retries any more. Returns those.
     fn mark_live(&self, ids: Vec<RequestId>, call: LiveCall) -> StoreFuture<'_, Vec<RequestId>>;
 
+    /// Writes down the provider's id of the background response that the live call has begun, until another call is marked.
+    /// `false`: the request has ended, or no call of its is out.
+    fn keep_response(&self, id: RequestId, response: String) -> StoreFuture<'_, bool>;
+
     /// Keeps how long a model's batches took, in place of what was kept of the same before.
     fn keep_durations(&self, learned: LearnedDurations) -> StoreFuture<'_, ()>;
 
@@ -353,7 +359,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn flights(&self) -> StoreFuture<'_, Vec<FlightRecord>>;
 
     /// Sets bits of requests' options (such as [`RequestOptions::DELIVERED`]).
-    fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()>;
+    fn set_options(&self, ids: Vec<RequestId>, bits: i64) -> StoreFuture<'_, ()>;
 
     /// One request without its answer.
     fn request(&self, id: RequestId) -> StoreFuture<'_, Option<RequestRecord>>;
@@ -391,8 +397,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// What was spent in the hours since the one that `since` is in, as a whole and divided `by`.
     fn ledger(&self, since: Micros, by: Option<Dimension>) -> StoreFuture<'_, LedgerReport>;
 
-    /// What the executions of a request are charged with.
-    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>>;
+    /// What the executions of requests are charged with.
+    fn charges(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<LedgerRow>>;
 
     /// Drops at most `limit` of the ledger's rows whose requests were made before `before` and are gone, the oldest
     /// first. Their sums stay. Returns how many.

@@ -7,47 +7,47 @@ use crate::domain::service::{Fallback, Service};
 
 /// Flags of a request, its fallback, and its number of embedding inputs, kept as one integer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestOptions(pub u32);
+pub struct RequestOptions(pub i64);
 
 impl RequestOptions {
     /// The caller wanted a stream.
-    pub const STREAM: u32 = 1;
+    pub const STREAM: i64 = 1;
     /// … with usage at its end.
-    pub const INCLUDE_USAGE: u32 = 2;
+    pub const INCLUDE_USAGE: i64 = 2;
     /// The caller asked for a held connection (not 202): without a waiter it is an orphan.
-    pub const HOLD: u32 = 4;
+    pub const HOLD: i64 = 4;
     /// The answer was written to a waiter and flushed.
-    pub const DELIVERED: u32 = 16;
+    pub const DELIVERED: i64 = 16;
     /// The caller sent chat completions; the stored body and the stored answer are Messages.
-    pub const FROM_CHAT: u32 = 128;
+    pub const FROM_CHAT: i64 = 128;
     /// Its provider has no batches: a live call answers it, at the full price, when there is a place for it.
-    pub const NO_DISCOUNT: u32 = 64;
+    pub const NO_DISCOUNT: i64 = 64;
     const INPUTS_SHIFT: u32 = 8;
-    const INPUTS_MOST: u32 = 0xffff;
-    const FALLBACK_SHIFTS: [u32; 2] = [24, 28];
-    const SERVICE_BITS: u32 = 0xf;
+    const INPUTS_MOST: i64 = 0xffff;
+    const FALLBACK_SHIFTS: [u32; 4] = [24, 28, 32, 36];
+    const SERVICE_BITS: i64 = 0xf;
 
     /// Whether all of `bits` are set.
-    pub const fn has(self, bits: u32) -> bool {
+    pub const fn has(self, bits: i64) -> bool {
         self.0 & bits == bits
     }
 
     /// How many embedding inputs the request holds (0 elsewhere).
-    pub const fn inputs(self) -> u32 {
-        (self.0 >> Self::INPUTS_SHIFT) & Self::INPUTS_MOST
+    pub fn inputs(self) -> u32 {
+        u32::try_from((self.0 >> Self::INPUTS_SHIFT) & Self::INPUTS_MOST).unwrap_or(0)
     }
 
     /// With so many embedding inputs. More than 65,535, which is more than a provider takes, count as that many.
     #[must_use]
-    pub const fn with_inputs(self, inputs: u32) -> Self {
-        let inputs = if inputs > Self::INPUTS_MOST { Self::INPUTS_MOST } else { inputs };
+    pub fn with_inputs(self, inputs: u32) -> Self {
+        let inputs = i64::from(inputs).min(Self::INPUTS_MOST);
         Self((self.0 & !(Self::INPUTS_MOST << Self::INPUTS_SHIFT)) | (inputs << Self::INPUTS_SHIFT))
     }
 
     /// The services that may take over.
     pub fn fallback(self) -> Fallback {
         let codes = Self::FALLBACK_SHIFTS.map(|shift| (self.0 >> shift) & Self::SERVICE_BITS);
-        let services: Vec<Service> = codes.into_iter().filter_map(|code| service_of(i64::from(code))).collect();
+        let services: Vec<Service> = codes.into_iter().filter_map(service_of).collect();
         Fallback::of(&services)
     }
 
@@ -56,12 +56,12 @@ impl RequestOptions {
     pub fn with_fallback(self, fallback: Fallback) -> Self {
         let cleared = Self::FALLBACK_SHIFTS.iter().fold(self.0, |bits, shift| bits & !(Self::SERVICE_BITS << shift));
         let listed = Self::FALLBACK_SHIFTS.iter().zip(fallback.iter());
-        Self(listed.fold(cleared, |bits, (shift, service)| bits | (service_code(service) << shift)))
+        Self(listed.fold(cleared, |bits, (shift, service)| bits | (i64::from(service_code(service)) << shift)))
     }
 
     /// With `bits` set.
     #[must_use]
-    pub const fn with(self, bits: u32) -> Self {
+    pub const fn with(self, bits: i64) -> Self {
         Self(self.0 | bits)
     }
 }
@@ -72,6 +72,8 @@ pub(super) const fn service_code(service: Service) -> u32 {
         Service::Flex => 1,
         Service::Sync => 2,
         Service::Batch => 3,
+        Service::Background8h => 4,
+        Service::Background2h => 5,
     }
 }
 
@@ -147,6 +149,8 @@ mod tests {
         assert_eq!((options.inputs(), options.fallback()), (50_000, fallback));
         let changed = options.with_inputs(u32::MAX).with_fallback(Fallback::of(&[Service::Flex]));
         assert_eq!((changed.inputs(), changed.fallback()), (65_535, Fallback::of(&[Service::Flex])));
+        let all = Fallback::of(&[Service::Background2h, Service::Sync, Service::Background8h, Service::Flex]);
+        assert_eq!((changed.with_fallback(all).fallback(), changed.with_fallback(all).inputs()), (all, 65_535));
         assert!(changed.with_fallback(Fallback::default()).fallback().is_empty());
         assert!(RequestOptions(flags).fallback().is_empty());
     }

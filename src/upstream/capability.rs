@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{BatchingConfig, ProviderConfig, ProviderKind};
 use crate::domain::lane::{Api, Endpoint};
+use crate::domain::service::Service;
 use crate::upstream::files::Upload;
 use crate::wire::line::{LineForm, frame_length};
 
@@ -27,6 +28,8 @@ pub struct Capability {
     pub endpoints: Vec<Endpoint>,
     /// Endpoints whose live calls take `service_tier: "flex"`.
     pub flex_endpoints: Vec<Endpoint>,
+    /// The background windows of its Responses calls, as services (section 1.12).
+    pub windows: Vec<Service>,
     /// Seconds after which an uploaded file may expire, where the provider knows an expiry.
     pub file_expiry_seconds: Option<u32>,
     /// How a file is uploaded.
@@ -79,6 +82,10 @@ impl Capability {
             },
             max_embedding_inputs: kind.max_embedding_inputs,
             flex_endpoints: kind.flex_endpoints,
+            windows: match &provider.background_windows {
+                Some(names) => kind.windows.into_iter().filter(|service| is_named(*service, names)).collect(),
+                None => kind.windows,
+            },
             file_expiry_seconds: kind.file_expiry_seconds,
             inline: kind.inline,
             upload: kind.upload,
@@ -100,11 +107,12 @@ impl Capability {
         days.or_else(|| window.strip_suffix('h').and_then(number)).unwrap_or(24)
     }
 
-    /// OpenAI's wire with nothing beyond what all have: no flex, no count of batches in an hour, and an expiry of files is not known
+    /// OpenAI's wire with nothing beyond what all have: no flex, no background windows, no count of batches in an hour, and an expiry of files is not known
     /// of.
     fn compatible() -> Self {
         Self {
             flex_endpoints: Vec::new(),
+            windows: Vec::new(),
             file_expiry_seconds: None,
             batches_per_hour: None,
             ..Self::of_kind(ProviderKind::OpenAi)
@@ -188,6 +196,7 @@ impl Capability {
                 inline: false,
                 endpoints: Endpoint::of_api(Api::OpenAi),
                 flex_endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
+                windows: vec![Service::Background8h, Service::Background2h],
                 file_expiry_seconds: Some(14 * 24 * 3600),
                 upload: Upload::OPENAI,
                 files_settle: false,
@@ -200,4 +209,8 @@ impl Capability {
             },
         }
     }
+}
+
+fn is_named(service: Service, names: &[String]) -> bool {
+    service.window().is_some_and(|(_, window)| names.iter().any(|name| name == window))
 }

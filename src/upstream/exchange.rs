@@ -18,6 +18,7 @@ use crate::body::{Body, empty, full};
 use crate::upstream::client::{Timeouts, UpstreamClient};
 use crate::upstream::provider::{Credentials, LiveAnswer, LiveRequest, ProviderError};
 use crate::wire::openai::batch::text_of;
+use crate::wire::openai::response::BackgroundResponse;
 
 /// A small call and its answer, whole.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -102,11 +103,12 @@ impl Exchange {
         operation: &'static str,
         request: Request<Body>,
         bound: Duration,
+        most: usize,
     ) -> Result<(HeaderMap, Bytes), ProviderError> {
         let exchange = async {
             let response = self.send(operation, request).await?;
             let (parts, body) = response.into_parts();
-            let body = read(operation, body, MAX_ANSWER_BYTES).await?;
+            let body = read(operation, body, most).await?;
             if parts.status.is_success() {
                 Ok((parts.headers, body))
             } else {
@@ -148,7 +150,7 @@ impl Exchange {
         if has_body {
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        self.call(operation, request, CALL_TIMEOUT).await
+        self.call(operation, request, CALL_TIMEOUT, MAX_ANSWER_BYTES).await
     }
 
     /// The same, with its answer read by `parse`.
@@ -179,7 +181,7 @@ impl Exchange {
         if let Ok(value) = HeaderValue::from_str(&content.content_type) {
             headers.insert(CONTENT_TYPE, value);
         }
-        self.call(operation, request, bound).await.map(|(_, body)| body)
+        self.call(operation, request, bound, MAX_ANSWER_BYTES).await.map(|(_, body)| body)
     }
 
     /// A live call, read whole.
@@ -216,6 +218,19 @@ impl Exchange {
         tokio::time::timeout(LONG_CALL_TIMEOUT, reading)
             .await
             .unwrap_or_else(|_elapsed| Err(no_answer("download", "no whole page in time".to_owned(), true)))
+    }
+
+    /// Reads a background response, or has it cancelled. It may be as long as any live answer.
+    pub(super) async fn response(
+        &self,
+        credentials: &Credentials,
+        method: Method,
+        path: String,
+    ) -> Result<BackgroundResponse, ProviderError> {
+        const OPERATION: &str = "background response";
+        let request = self.request(OPERATION, method, &path, credentials, empty())?;
+        let (_, body) = self.call(OPERATION, request, LONG_CALL_TIMEOUT, MAX_LIVE_ANSWER_BYTES).await?;
+        BackgroundResponse::read(body).map_err(|error| unreadable(OPERATION, &error))
     }
 
     /// Opens a result file as a stream.

@@ -14,6 +14,7 @@ use crate::upstream::provider::{
 };
 use crate::wire::batch::BatchObject;
 use crate::wire::openai::batch::{parse_batch, parse_batch_list};
+use crate::wire::openai::response::BackgroundResponse;
 
 /// Pages of 100 batches that a look-up reads at most: 2,000 batches an hour is the provider's limit (section 1.8).
 const MAX_PAGES: usize = 60;
@@ -113,6 +114,18 @@ impl BatchProvider for OpenAiProvider {
 
     fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer> {
         Box::pin(self.files.exchange.call_live(credentials, call))
+    }
+
+    fn response<'a>(&'a self, credentials: &'a Credentials, id: &'a str) -> ProviderFuture<'a, BackgroundResponse> {
+        Box::pin(self.files.exchange.response(credentials, Method::GET, format!("/responses/{id}")))
+    }
+
+    fn cancel_response<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        id: &'a str,
+    ) -> ProviderFuture<'a, BackgroundResponse> {
+        Box::pin(self.files.exchange.response(credentials, Method::POST, format!("/responses/{id}/cancel")))
     }
 
     fn download_from<'a>(

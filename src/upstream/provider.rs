@@ -18,6 +18,7 @@ use crate::domain::ids::BatchId;
 use crate::domain::lane::Endpoint;
 use crate::upstream::capability::Capability;
 use crate::wire::batch::BatchObject;
+use crate::wire::openai::response::BackgroundResponse;
 
 /// What a provider call returns.
 pub type ProviderFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
@@ -210,10 +211,29 @@ pub trait BatchProvider: Send + Sync + fmt::Debug {
     /// Makes a live call. Not idempotent: an error that [`ProviderError::is_unsettled`] may have been executed and billed.
     fn call<'a>(&'a self, credentials: &'a Credentials, call: LiveRequest) -> ProviderFuture<'a, LiveAnswer>;
 
+    /// Reads a background response ([`Capability::windows`]).
+    fn response<'a>(&'a self, _credentials: &'a Credentials, _id: &'a str) -> ProviderFuture<'a, BackgroundResponse> {
+        Box::pin(std::future::ready(Err(no_background())))
+    }
+
+    /// Asks for a background response's cancellation; the response as it is then.
+    fn cancel_response<'a>(
+        &'a self,
+        _credentials: &'a Credentials,
+        _id: &'a str,
+    ) -> ProviderFuture<'a, BackgroundResponse> {
+        Box::pin(std::future::ready(Err(no_background())))
+    }
+
     /// Deletes a file. Deleting one that is gone is a success, as is doing nothing where there are no files.
     fn delete_file<'a>(&'a self, _credentials: &'a Credentials, _file: &'a str) -> ProviderFuture<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+fn no_background() -> ProviderError {
+    let cause = "this kind of provider has no background responses".to_owned();
+    ProviderError::Unreadable { operation: "background response", cause }
 }
 
 /// The operation that a batch begins with, as it stands in errors.

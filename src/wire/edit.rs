@@ -36,11 +36,41 @@ pub fn for_batch_line(body: &[u8], removed: &[&str], model: Option<&str>) -> Vec
 /// The body of a live call by flex: `service_tier` in front of everything else, which stays as it was. The body must
 /// hold no `service_tier` of its own.
 pub fn with_flex(body: &[u8]) -> Vec<u8> {
-    const FLEX: &[u8] = b"{\"service_tier\":\"flex\"";
+    beginning(b"{\"service_tier\":\"flex\"", body)
+}
+
+/// The body of a Responses call in the background, to be answered within `window` (providers.md, section 1.12). The body
+/// must hold no `background` of its own; a `background_options` that is there loses its place to ours.
+pub fn with_background(body: &[u8], window: &str) -> Vec<u8> {
+    let head = format!("{{\"background\":true,\"background_options\":{{\"completion_window\":\"{window}\"}}");
+    if members(body).any(|member| member.is(body, OPTIONS)) {
+        return beginning(head.as_bytes(), &for_batch_line(body, &[OPTIONS], None));
+    }
+    beginning(head.as_bytes(), body)
+}
+
+/// A finished background response as the live call would have shown it: `background` is false, and nothing is said of a
+/// window. Every other byte stays.
+pub fn of_live_call(response: &[u8]) -> Vec<u8> {
+    let without = match members(response).any(|member| member.is(response, OPTIONS)) {
+        true => for_batch_line(response, &[OPTIONS], None),
+        false => response.to_vec(),
+    };
+    let Some(member) = members(&without).find(|member| member.is(&without, "background")) else { return without };
+    let before = without.get(..member.value.start).unwrap_or_default();
+    let after = without.get(member.value.end..).unwrap_or_default();
+    [before, b"false", after].concat()
+}
+
+/// What a background call says beside `background`.
+const OPTIONS: &str = "background_options";
+
+/// `head`, an object without its end, and the members of `body`.
+fn beginning(head: &[u8], body: &[u8]) -> Vec<u8> {
     let first = skip_space(body, skip_space(body, 0) + 1);
     let rest = body.get(first..).unwrap_or_default();
     let comma: &[u8] = if rest.first() == Some(&b'}') { b"" } else { b"," };
-    [FLEX, comma, rest].concat()
+    [head, comma, rest].concat()
 }
 
 /// The body with another model, every other byte as it was.
@@ -90,6 +120,25 @@ mod tests {
             b"{\"service_tier\":\"flex\",\"model\" : \"m\",\"n\":1.10 }"
         );
         assert_eq!(with_flex(b"{}"), b"{\"service_tier\":\"flex\"}");
+    }
+
+    #[test]
+    fn a_background_call_and_its_answer_differ_from_the_live_ones_by_their_members_alone() {
+        let head = r#"{"background":true,"background_options":{"completion_window":"8h"}"#;
+        let of = |body: &str| String::from_utf8(with_background(body.as_bytes(), "8h")).unwrap();
+        assert_eq!(of(r#" { "model" : "m","n":1.10 }"#), format!(r#"{head},"model" : "m","n":1.10 }}"#));
+        assert_eq!(of("{}"), format!("{head}}}"));
+        assert_eq!(of(r#"{"background_options":{"a":1},"model":"m"}"#), format!(r#"{head},"model":"m"}}"#));
+        let plain = |body: &str| String::from_utf8(of_live_call(body.as_bytes())).unwrap();
+        assert_eq!(
+            plain("{ \"id\": 1,\n \"background\" : true, \"x\":{\"background\":true}}"),
+            "{ \"id\": 1,\n \"background\" : false, \"x\":{\"background\":true}}"
+        );
+        assert_eq!(
+            plain(r#"{"background_options":{"completion_window":"8h"},"background":true,"n":1.0}"#),
+            r#"{"background":false,"n":1.0}"#
+        );
+        assert_eq!(plain(r#"{"id":"resp_1"}"#), r#"{"id":"resp_1"}"#);
     }
 
     #[test]

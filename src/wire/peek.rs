@@ -25,6 +25,8 @@ pub struct Peek<'a> {
     pub live: Option<&'static str>,
     /// Whether one of [`not_in_a_line`] has to be removed from a batch line.
     pub needs_edit: bool,
+    /// The provider is not to keep the answer (`store: false`): it cannot be fetched later.
+    pub unstored: bool,
     /// How many embedding inputs it holds; 0 for other endpoints.
     pub inputs: u32,
 }

@@ -24,9 +24,10 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("providers.openai.completion_window", "\"24h\"", "\"24h\""),
     ("providers.openai.min_poll", "\"60s\"", "\"1m\""),
     ("providers.openai.endpoints", "[\"/v1/embeddings\"]", "[\"/v1/embeddings\"]"),
+    ("providers.openai.background_windows", "[\"2h\"]", "[\"2h\"]"),
     ("deferral.mode", "\"observe\"", "\"observe\""),
     ("deferral.default", "true", "true"),
-    ("deferral.fallback", "[\"flex\", \"sync\"]", "[\"flex\", \"sync\"]"),
+    ("deferral.fallback", "[\"background_8h\", \"sync\"]", "[\"background_8h\", \"sync\"]"),
     ("batching.idle", "\"300ms\"", "\"300ms\""),
     ("batching.max_age", "\"90s\"", "\"90s\""),
     ("batching.max_attempts", "5", "5"),
@@ -95,8 +96,7 @@ const WITH_COMPANY: &[&str] = &[
 ];
 
 /// Keys of later versions with a value that only these take.
-const LATER: &[(&str, &str)] =
-    &[("deferral.fallback", "[\"background_8h\", \"sync\"]"), ("store", "\"postgres://u:hunter2@db/nightbus\"")];
+const LATER: &[(&str, &str)] = &[("store", "\"postgres://u:hunter2@db/nightbus\"")];
 
 const ROUTE_KEYS: &[&str] = &["routes[].model", "routes[].provider", "routes[].rename"];
 

@@ -129,7 +129,7 @@ fn answer(nonce: &str, stored: &nightbus::store::StoredResult, executions: usize
 
 /// The ledger has a row for each execution whose answer could be had, and no other.
 fn rows(store: &SharedStore, id: RequestId, lines: &[(BatchId, bool)], heard: usize) -> Option<String> {
-    let rows = now(store.charges(id));
+    let rows = now(store.charges(vec![id]));
     let live = rows.iter().filter(|row| row.place < 0).count();
     let of = |batch: BatchId| rows.iter().filter(|row| row.place == batch.sequence()).count();
     let of_lines: usize = lines.iter().map(|(batch, _)| of(*batch)).sum();

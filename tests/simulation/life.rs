@@ -134,7 +134,7 @@ impl Run {
     }
 
     fn live_row(&self, id: nightbus::domain::ids::RequestId) -> bool {
-        let rows = self.store.inner.charges(id).now_or_never().expect("memory answers at once");
+        let rows = self.store.inner.charges(vec![id]).now_or_never().expect("memory answers at once");
         rows.expect("it is open").iter().any(|row| row.place < 0)
     }
 

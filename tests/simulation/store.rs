@@ -127,6 +127,11 @@ impl Store for Shaky {
         self.run(what, self.inner.requeue(batch, ids, counts))
     }
 
+    fn keep_response(&self, id: RequestId, response: String) -> StoreFuture<'_, bool> {
+        let what = format!("keep the response {response} of {}", self.world.names(&[id]));
+        self.run(what, self.inner.keep_response(id, response))
+    }
+
     fn mark_live(&self, ids: Vec<RequestId>, call: LiveCall) -> StoreFuture<'_, Vec<RequestId>> {
         let sent = call.sent_at.is_some();
         let what = format!("mark live {} {}, sent: {sent}", call.service, self.world.names(&ids));
@@ -182,7 +187,7 @@ impl Store for Shaky {
         self.read(self.inner.flights())
     }
 
-    fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {
+    fn set_options(&self, ids: Vec<RequestId>, bits: i64) -> StoreFuture<'_, ()> {
         self.run(format!("options {bits} {}", self.world.names(&ids)), self.inner.set_options(ids, bits))
     }
 
@@ -219,8 +224,8 @@ impl Store for Shaky {
         self.read(self.inner.ledger(since, by))
     }
 
-    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>> {
-        self.read(self.inner.charges(id))
+    fn charges(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<LedgerRow>> {
+        self.read(self.inner.charges(ids))
     }
 
     fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize> {

@@ -284,4 +284,36 @@ async fn background_responses_are_read_later() {
     let done = api.get(&format!("/v1/responses/{}", queued["id"].as_str().unwrap())).await.json();
     assert_eq!((&done["status"], &done["id"]), (&json!("completed"), &queued["id"]));
     assert_eq!(api.get("/v1/responses/resp_none").await.status, 404);
+    let counters = api.get("/sim/counters").await.json();
+    assert_eq!((&counters["background"], &counters["background_cancelled"]), (&json!(2), &json!(1)));
+    assert_eq!(counters["live_calls"], 1, "what is cancelled before it is ready is not executed");
+}
+
+#[tokio::test]
+async fn completion_windows_are_of_standard_responses_alone() {
+    let api = Api::quick().await;
+    let refused = async |path: &str, call: Value| {
+        let reply = api.post(path, &call).await;
+        assert_eq!(reply.status, 400, "{call}");
+        reply.json()["error"]["param"].as_str().unwrap_or_default().to_owned()
+    };
+    let windowed = |window: &str| json!({"model": "m", "input": "probe-window", "background": true, "background_options": {"completion_window": window}});
+    for window in ["soonest", "2h", "8h"] {
+        assert_eq!(api.post("/v1/responses", &windowed(window)).await.json()["status"], "queued");
+    }
+    assert_eq!(refused("/v1/responses", windowed("24h")).await, "background_options.completion_window");
+    let mut live = windowed("2h");
+    live["background"] = json!(false);
+    assert_eq!(refused("/v1/responses", live).await, "background_options");
+    let mut flex = windowed("2h");
+    flex["service_tier"] = json!("flex");
+    assert_eq!(refused("/v1/responses", flex).await, "service_tier");
+    let mut stream = windowed("2h");
+    stream["stream"] = json!(true);
+    assert_eq!(refused("/v1/responses", stream).await, "stream");
+    let mut messages = chat("probe-chat");
+    messages["background"] = json!(true);
+    assert_eq!(refused(CHAT, messages).await, "background");
+    let bill = api.get("/sim/bill").await.json();
+    assert!(bill.to_string().contains("background_8h") && bill.to_string().contains("background_2h"), "{bill}");
 }

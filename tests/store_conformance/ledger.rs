@@ -65,7 +65,7 @@ pub(super) async fn an_execution_is_in_the_ledger_once(kind: StoreKind) {
     let end = charged(finish(id, RequestState::Completed, 40, Some("{}")), charge(Execution::Batch(batch)));
     for round in 0..3 {
         assert_eq!(bench.store.finish(vec![end.clone(), end.clone()]).await.unwrap(), [round == 0, false]);
-        let rows = bench.store.charges(id).await.unwrap();
+        let rows = bench.store.charges(vec![id]).await.unwrap();
         assert_eq!(rows.len(), 1, "a replay changes nothing");
         assert_eq!(
             (rows[0].usage, rows[0].price, rows[0].wasted, rows[0].at),
@@ -96,7 +96,7 @@ pub(super) async fn an_answer_that_came_too_late_is_waste(kind: StoreKind) {
     assert_eq!(ended, [true, true, false, false]);
     assert!(!bench.finish(ids[0], RequestState::Completed, 52, None).await);
     assert_eq!(bench.store.finish(vec![second]).await.unwrap(), [false]);
-    let rows = bench.store.charges(ids[0]).await.unwrap();
+    let rows = bench.store.charges(vec![ids[0]]).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.wasted).collect::<Vec<_>>(), [false, true], "both charges are shown");
     let totals = bench.totals().await;
     assert_eq!((totals.requests, totals.wasted_requests), (1, 2));
@@ -128,7 +128,7 @@ pub(super) async fn an_unknown_price_is_counted_and_adds_nothing(kind: StoreKind
     let totals = bench.totals().await;
     assert_eq!((totals.requests, totals.unpriced, totals.unmetered), (2, 2, 1));
     assert_eq!((totals.paid_nanos, totals.live_nanos, totals.usage), (0, 0, USAGE));
-    assert_eq!(bench.store.charges(ids[1]).await.unwrap()[0].usage, None);
+    assert_eq!(bench.store.charges(vec![ids[1]]).await.unwrap()[0].usage, None);
 }
 
 pub(super) async fn a_report_is_divided_and_begins_with_an_hour(kind: StoreKind) {
@@ -184,7 +184,7 @@ pub(super) async fn rows_go_and_their_sums_stay(kind: StoreKind) {
         bench.store.expire(until, limit).await.unwrap();
     }
     assert_eq!([rows_gone(1).await, rows_gone(10).await, rows_gone(10).await], [1, 3, 0]);
-    assert!(bench.store.charges(gone[0]).await.unwrap().is_empty());
+    assert!(bench.store.charges(vec![gone[0]]).await.unwrap().is_empty());
     assert_eq!(bench.totals().await, before);
     assert_eq!(bench.store.last_sequence().await.unwrap(), last, "numbers are not given out again");
 }

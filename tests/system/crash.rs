@@ -220,7 +220,8 @@ fn every_named_point_has_its_death() {
         }
     }
     let of_services = || {
-        let elsewhere = [super::services::TESTED, super::flights::TESTED, super::callbacks::TESTED];
+        let elsewhere =
+            [super::services::TESTED, super::background::TESTED, super::flights::TESTED, super::callbacks::TESTED];
         elsewhere.into_iter().flatten().map(|name| (*name).to_owned())
     };
     assert_eq!(named, POINTS.iter().map(|(name, _)| (*name).to_owned()).chain(of_services()).collect());

@@ -110,7 +110,7 @@ async fn answers_show_what_the_ledger_has() {
     let reply = proxy.client.held(CHAT, &chat("what does this cost?")).await;
     let nanos = |text: &str| (text.parse::<f64>().unwrap() * 1e9).round();
     let id = reply.header("x-nightbus-request-id");
-    let rows = proxy.app().engine().store().charges(id.parse().unwrap()).await.unwrap();
+    let rows = proxy.app().engine().store().charges(vec![id.parse().unwrap()]).await.unwrap();
     let price = rows[0].price.unwrap();
     let shown = (nanos(reply.header("x-nightbus-cost-usd")), nanos(reply.header("x-nightbus-saved-usd")));
     assert_eq!(shown, (price.paid_nanos as f64, (price.live_nanos - price.paid_nanos) as f64));
@@ -173,7 +173,7 @@ async fn a_batch_line_that_came_after_another_answer_is_waste() {
     };
     assert_eq!(engine.store().finish(vec![answer]).await.unwrap(), [true]);
     let rows = eventually("the batch's line is in the ledger, too", || async {
-        let rows = engine.store().charges(record.request.id).await.unwrap();
+        let rows = engine.store().charges(vec![record.request.id]).await.unwrap();
         (rows.len() == 2).then_some(rows)
     })
     .await;

@@ -6,7 +6,9 @@ use crate::config::schema::{Key, Kind, Section, count, duration, text};
 /// What providers of any kind can batch (providers.md, sections 1.3 and 2).
 const ENDPOINTS: &[&str] =
     &["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations", "/v1/messages"];
-const SERVICES: &[&str] = &["flex", "sync", "none", "background_8h", "background_2h"];
+const SERVICES: &[&str] = &["flex", "background_8h", "background_2h", "sync", "none"];
+/// Background windows (providers.md, section 1.12).
+const WINDOWS: &[&str] = &["8h", "2h"];
 const BELOW: &str = "The provider's own limit holds as well.";
 
 /// `[providers.NAME]`
@@ -92,6 +94,14 @@ pub(super) const PROVIDERS: Section = Section {
         )
         .example("8"),
         Key::new(
+            "background_windows",
+            Kind::Texts { what: "windows", choices: WINDOWS },
+            "Kind `openai`: the windows in which Responses calls may be answered in the background, 40 and 30 percent below the \
+             live price (services `background_8h` and `background_2h`). Without it both; `[]`: none.",
+        )
+        .example("[\"8h\", \"2h\"]")
+        .risk("A model that has none refuses them once, and is not asked again for hours."),
+        Key::new(
             "webhook_secret_env",
             text("the name of an environment variable"),
             "Environment variable that holds the secret (`whsec_…`) of the provider's webhooks. With it \
@@ -124,10 +134,10 @@ pub(super) const DEFERRAL: Section = Section {
             .default("false")
             .risk("With `true` interactive calls may wait for hours too."),
         Key::new("fallback", Kind::Texts { what: "services", choices: SERVICES }, "Services for requests with a \
-             deadline, and for those that batch cannot serve, tried in this order: `flex`, `sync`. `[]` or `[\"none\"]`: \
-             such requests fail. `background_8h` and `background_2h` are not in this version.")
+             deadline, and for those that batch cannot serve, tried in this order: `flex`, `background_8h`, `background_2h`, `sync`. \
+             `[]` or `[\"none\"]`: such requests fail. Where it names neither background window, a request with a deadline \
+             is served by those of `background_windows` that are in time before `sync`.")
             .default("[\"sync\"]")
-            .only(&["flex", "sync", "none"])
             .risk("`sync` costs the full price."),
     ],
 };

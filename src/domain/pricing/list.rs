@@ -99,19 +99,10 @@ fn is_day(text: &str) -> bool {
 
 fn model_price(row: &Row) -> Option<ModelPrice> {
     let [sync, batch, flex] = listed(&row.prices)?;
-    let base = Lanes {
-        sync: sync.settle(sync.cache_write, sync.input),
-        batch: batch.settle(sync.cache_write, sync.input),
-        flex: flex.settle(sync.cache_write, sync.input),
-    };
+    let base = lanes(row, [sync, batch, flex], sync);
     let mut above = Vec::with_capacity(row.above_prompt_tokens.len());
     for (threshold, tier) in &row.above_prompt_tokens {
-        let [tier_sync, tier_batch, tier_flex] = listed(&tier.prices)?;
-        let mut lanes = Lanes {
-            sync: tier_sync.settle(sync.cache_write, sync.input),
-            batch: tier_batch.settle(sync.cache_write, sync.input),
-            flex: tier_flex.settle(sync.cache_write, sync.input),
-        };
+        let mut lanes = lanes(row, listed(&tier.prices)?, sync);
         // OpenAI sells flex at batch rates (providers.md, section 1.12); the list names them only for the base tier.
         if lanes.flex.is_none() && base.flex.is_some() && row.provider == "openai" {
             lanes.flex = lanes.batch;
@@ -120,6 +111,33 @@ fn model_price(row: &Row) -> Option<ModelPrice> {
     }
     above.sort_by_key(|(threshold, _)| *threshold);
     Some(ModelPrice { base, above: above.into() })
+}
+
+/// The prices per service. Only OpenAI has background windows (providers.md, sections 1.12 and 5.1): 40 and 30 percent
+/// below each live price, that of cached tokens included, which nobody has verified.
+fn lanes(row: &Row, [sync, batch, flex]: [Listed; 3], live: Listed) -> Lanes {
+    let settle = |listed: Listed| listed.settle(live.cache_write, live.input);
+    let window = |tenths| settle(sync).filter(|_| row.provider == "openai").map(|rates| rates.tenths(tenths));
+    Lanes {
+        sync: settle(sync),
+        batch: settle(batch),
+        flex: settle(flex),
+        background_8h: window(6),
+        background_2h: window(7),
+    }
+}
+
+impl Rates {
+    fn tenths(self, tenths: i64) -> Self {
+        let part = |price: Money| price.scaled(Money::from_picos(tenths), Money::from_picos(10));
+        Self {
+            input: part(self.input),
+            cached: part(self.cached),
+            cache_write: part(self.cache_write),
+            cache_write_1h: part(self.cache_write_1h),
+            output: part(self.output),
+        }
+    }
 }
 
 impl Listed {

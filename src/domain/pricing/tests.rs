@@ -50,6 +50,8 @@ fn cached_and_written_tokens_are_part_of_the_prompt() {
     assert_eq!(luna.cost(Service::Sync, &with_cache), usd("0.01225"));
     assert_eq!(luna.cost(Service::Batch, &with_cache), usd("0.006125"));
     assert_eq!(luna.cost(Service::Flex, &with_cache), usd("0.006125"), "flex bills cache writes as batch does");
+    assert_eq!(luna.cost(Service::Background8h, &with_cache), usd("0.00735"), "40 % below the live price");
+    assert_eq!(luna.cost(Service::Background2h, &with_cache), usd("0.008575"), "30 % below it");
 }
 
 #[test]
@@ -134,6 +136,7 @@ fn what_is_not_listed_has_no_price() {
     let groq = table.find("groq", "openai", "openai/gpt-oss-120b").unwrap();
     assert_eq!(groq.cost(Service::Batch, &usage(MILLION, 0, 0, 0)), usd("0.075"));
     assert_eq!(groq.cost(Service::Flex, &usage(1, 0, 0, 0)), None);
+    assert_eq!(groq.cost(Service::Background8h, &usage(1, 0, 0, 0)), None, "OpenAI's alone");
 }
 
 #[test]

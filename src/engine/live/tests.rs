@@ -39,6 +39,7 @@ fn record(services: &[Service], deadline_at: Option<Micros>) -> RequestRecord {
         batch_id: None,
         attempts: 0,
         live: None,
+        response: None,
         outcome: None,
     }
 }
@@ -52,6 +53,10 @@ fn refused(status: u16, code: &str, retry_after: Option<u64>) -> ProviderError {
         body: Bytes::new(),
         retry_after: retry_after.map(Duration::from_secs),
     }
+}
+
+fn after(record: &RequestRecord, service: Service, error: &ProviderError, tries: u32) -> After {
+    super::after(record, record.request.options.fallback().after(service).first(), error, tries)
 }
 
 #[test]

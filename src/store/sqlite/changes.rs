@@ -155,7 +155,7 @@ pub(super) fn requeue(
 }
 
 /// Sets bits of options; rows that have them are not touched.
-pub(super) fn set_options(session: &Session<'_>, ids: &[RequestId], bits: u32) -> rusqlite::Result<()> {
+pub(super) fn set_options(session: &Session<'_>, ids: &[RequestId], bits: i64) -> rusqlite::Result<()> {
     let mut statement = session.connection.prepare_cached(
         "UPDATE requests SET options = options | ?3 WHERE seq = ?1 AND id = ?2 AND options & ?3 <> ?3",
     )?;

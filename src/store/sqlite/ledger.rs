@@ -213,14 +213,21 @@ pub(super) fn report(connection: &Connection, since: Micros, by: Option<Dimensio
     Ok(report)
 }
 
-/// The rows of a request, in order of their places.
-pub(super) fn rows_of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<LedgerRow>> {
+/// The rows of requests, in their order and then in that of the places.
+pub(super) fn rows_of(connection: &Connection, ids: &[RequestId]) -> rusqlite::Result<Vec<LedgerRow>> {
     let sql = format!(
         "SELECT l.request, l.place, l.at, l.input, l.cached, l.cache_written, l.output, l.reasoning, l.paid, l.live, \
          l.wasted, {GROUP_COLUMNS} FROM ledger l JOIN ledger_groups g ON g.grp = l.grp \
          WHERE l.request = ?1 ORDER BY l.place"
     );
-    connection.prepare_cached(&sql)?.query_map(params![id.sequence()], read_row)?.collect()
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = Vec::new();
+    for id in ids {
+        for row in statement.query_map(params![id.sequence()], read_row)? {
+            rows.push(row?);
+        }
+    }
+    Ok(rows)
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<LedgerRow> {

@@ -18,9 +18,9 @@ use crate::store::{BatchRecord, LiveCall, NewRequest, OutcomeSummary, ProviderBa
 pub(super) const REQUEST_COLUMNS: &str = "r.id, r.state, r.options, r.lane, r.caller, r.body_hash, r.idempotency, \
     r.body_len, r.created_at, r.deadline_at, r.tag, r.attempts, r.batch, r.submitted_at, r.finished_at, \
     a.status_code, a.service, a.provider_request_id, a.error_code, a.error_message, a.usage, a.cost_nanos, a.saved_nanos, \
-    r.live, r.live_since, r.live_sent, r.client_key, r.template, r.most_output, r.trace";
+    r.live, r.live_since, r.live_sent, r.client_key, r.template, r.most_output, r.live_response, r.trace";
 /// The number of the column after [`REQUEST_COLUMNS`].
-pub(super) const AFTER_REQUEST_COLUMNS: usize = 30;
+pub(super) const AFTER_REQUEST_COLUMNS: usize = 31;
 /// The tables of [`REQUEST_COLUMNS`].
 pub(super) const REQUEST_TABLES: &str = "requests r LEFT JOIN results a ON a.num = r.result";
 
@@ -101,7 +101,7 @@ pub(super) fn request_record(connection: &Connection, lanes: &Lanes, row: &Row<'
             key: row.get(26)?,
             template: optional16(row, 27)?.map(Fingerprint),
             most_output: row.get(28)?,
-            trace: row.get::<_, Option<[u8; TraceContext::LEN]>>(29)?.and_then(TraceContext::from_bytes),
+            trace: row.get::<_, Option<[u8; TraceContext::LEN]>>(30)?.and_then(TraceContext::from_bytes),
         },
         state,
         attempts: row.get(11)?,
@@ -109,6 +109,7 @@ pub(super) fn request_record(connection: &Connection, lanes: &Lanes, row: &Row<'
         submitted_at: micros(row, 13)?,
         finished_at: micros(row, 14)?,
         live: live_call(row)?,
+        response: row.get(29)?,
         outcome: if state.is_terminal() { Some(outcome(row)?) } else { None },
     })
 }

@@ -20,7 +20,7 @@ pub(super) const PAGE_BYTES: u64 = 8_192;
 /// `NBUS`: marks the file as ours (`file(1)` shows it, too).
 const APPLICATION_ID: i32 = 0x4e42_5553;
 /// One after the other; a released one is never changed.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002_services.sql"),
     include_str!("migrations/0003_ledger.sql"),
@@ -29,6 +29,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0006_shared_prefix.sql"),
     include_str!("migrations/0007_ceilings.sql"),
     include_str!("migrations/0008_traces.sql"),
+    include_str!("migrations/0009_background.sql"),
 ];
 /// Statements that each connection keeps compiled.
 const STATEMENTS: usize = 48;

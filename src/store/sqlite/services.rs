@@ -27,7 +27,8 @@ pub(super) fn mark_live(
             .connection
             .prepare_cached(
                 "UPDATE requests SET state = coalesce(?2, state), submitted_at = iif(?2 IS NULL, submitted_at, ?4), \
-                 live = ?3, live_since = coalesce(live_since, ?4), live_sent = ?5 WHERE seq = ?1",
+                 live = ?3, live_since = coalesce(live_since, ?4), live_sent = ?5, live_response = NULL \
+                 WHERE seq = ?1",
             )?
             .execute(params![
                 id.sequence(),
@@ -42,6 +43,18 @@ pub(super) fn mark_live(
         marked.push(*id);
     }
     Ok(marked)
+}
+
+/// Keeps the id of a background response; see [`crate::store::Store::keep_response`].
+pub(super) fn keep_response(session: &mut Session<'_>, id: RequestId, response: &str) -> rusqlite::Result<bool> {
+    if standing(session, id)?.is_none_or(|standing| standing.state.is_terminal()) {
+        return Ok(false);
+    }
+    let kept = session
+        .connection
+        .prepare_cached("UPDATE requests SET live_response = ?2 WHERE seq = ?1 AND live_sent IS NOT NULL")?
+        .execute(params![id.sequence(), response])?;
+    Ok(kept == 1)
 }
 
 /// Keeps durations, in place of older ones.

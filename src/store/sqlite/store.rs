@@ -116,6 +116,10 @@ impl Store for SqliteStore {
         )
     }
 
+    fn keep_response(&self, id: RequestId, response: String) -> StoreFuture<'_, bool> {
+        Box::pin(self.change(1, ROW_BYTES, move |session| services::keep_response(session, id, &response)))
+    }
+
     fn keep_durations(&self, learned: LearnedDurations) -> StoreFuture<'_, ()> {
         Box::pin(self.change(1, ROW_BYTES, move |session| services::keep_durations(session, &learned)))
     }
@@ -141,7 +145,7 @@ impl Store for SqliteStore {
         Box::pin(self.read(flights::all))
     }
 
-    fn set_options(&self, ids: Vec<RequestId>, bits: u32) -> StoreFuture<'_, ()> {
+    fn set_options(&self, ids: Vec<RequestId>, bits: i64) -> StoreFuture<'_, ()> {
         let rows = ids.len();
         Box::pin(
             self.change(rows, rows.saturating_mul(ROW_BYTES), move |session| changes::set_options(session, &ids, bits)),
@@ -195,8 +199,8 @@ impl Store for SqliteStore {
         Box::pin(self.read(move |connection| ledger::report(connection, since, by)))
     }
 
-    fn charges(&self, id: RequestId) -> StoreFuture<'_, Vec<LedgerRow>> {
-        Box::pin(self.read(move |connection| ledger::rows_of(connection, id)))
+    fn charges(&self, ids: Vec<RequestId>) -> StoreFuture<'_, Vec<LedgerRow>> {
+        Box::pin(self.read(move |connection| ledger::rows_of(connection, &ids)))
     }
 
     fn expire_ledger(&self, before: Micros, limit: usize) -> StoreFuture<'_, usize> {

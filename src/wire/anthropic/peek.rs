@@ -34,6 +34,7 @@ pub(in crate::wire) fn peek(text: &str) -> Result<Peek<'_>, PeekError> {
     let is_fast = fields.speed.is_some_and(|raw| raw.get() == "\"fast\"");
     let warms_cache = max_tokens.bytes().all(|digit| digit == b'0');
     Ok(Peek {
+        unstored: false,
         model: model(fields.model)?,
         stream,
         include_usage: true,

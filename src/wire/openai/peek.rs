@@ -19,6 +19,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     service_tier: Option<&'a RawValue>,
     #[serde(borrow)]
+    store: Option<&'a RawValue>,
+    #[serde(borrow)]
     messages: Option<&'a RawValue>,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
@@ -51,6 +53,8 @@ pub(in crate::wire) fn peek(endpoint: Endpoint, text: &str) -> Result<Peek<'_>, 
             || fields.stream_options.is_some()
             || fields.service_tier.is_some()
             || fields.background.is_some(),
+        // Chat completions are not kept unless asked for; a Responses call is, unless this says otherwise.
+        unstored: fields.store.is_some_and(|raw| raw.get() == "false"),
         inputs: if endpoint == Endpoint::Embeddings { fields.input.map_or(1, count_inputs) } else { 0 },
     })
 }
