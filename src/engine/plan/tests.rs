@@ -239,18 +239,15 @@ async fn a_batch_takes_no_more_than_the_budget_has_left() {
 
 #[tokio::test]
 async fn who_has_no_room_in_its_own_limit_lets_others_pass() {
-    use crate::config::{BudgetConfig, BudgetLimit, BudgetScope};
-    let limit = BudgetLimit { scope: BudgetScope::Tag("eval".to_owned()), daily_usd: 0.000_000_002 };
-    let budget = crate::engine::budget::Budget::new(&BudgetConfig { daily_usd: None, limits: vec![limit] });
     let mut bench = Bench::new();
-    let mut arrive = |tag| {
+    let mut arrive = |tag: Option<u16>| {
         let queued = bench.queued(0, 10, 0, 0);
-        bench.lane.push(Queued { estimate: 1, purses: budget.purses(tag, None), ..queued });
+        bench.lane.push(Queued { estimate: 1, purses: Purses::new(tag, None), ..queued });
     };
     // Two of the tag have room, in order of arrival, and a batch of four looks at no more than it takes.
-    [Some("eval"), None, Some("eval"), Some("eval"), None, None, Some("eval")].into_iter().for_each(&mut arrive);
+    [Some(0), None, Some(0), Some(0), None, None, Some(0)].into_iter().for_each(&mut arrive);
     let before: Vec<_> = bench.lane.waiting.iter().map(|queued| queued.id).collect();
-    let aside: Vec<_> = bench.lane.set_aside(4, budget.room()).iter().map(|queued| queued.id).collect();
+    let aside: Vec<_> = bench.lane.set_aside(4, Room::of(vec![2])).iter().map(|queued| queued.id).collect();
     assert_eq!(aside, [before[3]]);
     assert_eq!((bench.lane.len(), bench.lane.bytes()), (6, 60));
     let left: Vec<_> = bench.lane.waiting.iter().map(|queued| queued.id).collect();
