@@ -81,3 +81,49 @@ impl Room {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::domain::clock::Micros;
+    use crate::domain::ids::IdSource;
+    use crate::domain::lane::Fingerprint;
+    use crate::domain::service::Fallback;
+
+    fn queued(estimate: u64, tag: Option<u16>, key: Option<u16>) -> Queued {
+        Queued {
+            id: IdSource::default().request_id(Micros(1), 0),
+            line_bytes: 10,
+            inputs: 0,
+            caller: Fingerprint([0; 16]),
+            accepted_at: Micros(0),
+            fallback: Fallback::default(),
+            since: Instant::now(),
+            leave_by: None,
+            apart: None,
+            template: None,
+            most_output: None,
+            estimate,
+            purses: Purses::new(tag, key),
+        }
+    }
+
+    #[test]
+    fn a_reserve_is_the_sum_of_all_and_of_each_limit() {
+        assert_eq!(Reserve::of(&[queued(0, Some(0), None)]), Reserve::default(), "nothing is reserved for nothing");
+        let reserve = Reserve::of(&[queued(1, Some(0), Some(1)), queued(3, Some(0), None), queued(5, None, None)]);
+        assert_eq!((reserve.total(), reserve.parts().collect::<Vec<_>>()), (9, vec![(0, 4), (1, 1)]));
+    }
+
+    #[test]
+    fn a_request_pays_from_all_of_its_limits_or_from_none() {
+        let mut room = Room::of(vec![5, 3]);
+        assert!(!room.pays(&queued(4, Some(0), Some(1))), "one of two lacks room");
+        assert!(room.pays(&queued(3, Some(0), Some(1))), "exactly what is left, as the refused one took nothing");
+        assert_eq!(room.0, [2, 0]);
+        assert!(!room.pays(&queued(1, None, Some(1))) && room.pays(&queued(2, Some(0), None)));
+        assert!(room.pays(&queued(99, None, None)) && room.pays(&queued(99, Some(7), None)), "no limit, no refusal");
+    }
+}
