@@ -72,4 +72,12 @@ mod tests {
             assert_eq!(read(body).unwrap_err().param, param, "{body}");
         }
     }
+
+    #[test]
+    fn a_limit_of_tokens_is_a_whole_number() {
+        let read = |body: &'static str| peek(Endpoint::Messages, body.as_bytes());
+        assert_eq!(read(r#"{"model":"m","max_tokens":9,"messages":[]}"#).unwrap().inputs, 0);
+        assert!(read(r#"{"model":"m","max_tokens":1.5,"messages":[]}"#).is_err());
+        assert!(read(r#"{"model":"m","max_tokens":-1,"messages":[]}"#).is_err());
+    }
 }
