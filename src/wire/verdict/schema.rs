@@ -51,7 +51,7 @@ impl<'s> Check<'s> {
             return self.misfit(target, value, depth + 1);
         }
         let is_null_after_all = value.is_null() && rules.get("nullable") == Some(&Value::Bool(true));
-        if !is_null_after_all && !(fits_itself(rules, value) && self.fits_pattern(rules, value)) {
+        if !(is_null_after_all || (fits_itself(rules, value) && self.fits_pattern(rules, value))) {
             return Some(self.here());
         }
         let parts = |keyword| rules.get(keyword).and_then(Value::as_array).filter(|parts| !parts.is_empty());
