@@ -179,4 +179,13 @@ mod tests {
         assert!(of("0.0.0.0/0", "255.255.255.255") && of("::/0", "2001:db8::1"));
         assert!(["10.0.0.1/33", "::1/129"].iter().all(|wrong| wrong.parse::<Network>().is_err()));
     }
+
+    #[test]
+    fn only_two_thousand_to_three_fff_is_handed_out() {
+        for (ip, public) in
+            [("2000::1", true), ("3ffe::1", true), ("3fff:1000::1", true), ("1fff::1", false), ("4000::1", false)]
+        {
+            assert_eq!(is_public(ip.parse().unwrap()), public, "{ip}");
+        }
+    }
 }

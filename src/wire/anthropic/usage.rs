@@ -114,4 +114,12 @@ mod tests {
         assert_eq!(written(r#""cache_creation_input_tokens":5,"#), (31, 30, 20));
         assert_eq!(written(r#""cache_creation_input_tokens":40,"#), (41, 40, 20));
     }
+
+    #[test]
+    fn a_count_that_is_left_out_is_nothing() {
+        let read = |json: &str| usage(json).map(|usage| (usage.input, usage.output));
+        assert_eq!(read(r#"{"input_tokens":4}"#), Some((4, 0)));
+        assert_eq!(read(r#"{"output_tokens":4}"#), Some((0, 4)));
+        assert_eq!(read("{}"), None);
+    }
 }

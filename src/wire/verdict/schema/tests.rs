@@ -129,6 +129,30 @@ fn what_is_not_known_or_written_otherwise_fits() {
 }
 
 #[test]
+fn values_are_the_same_in_all_of_their_parts() {
+    for (wanted, other) in [
+        (json!([1, 2]), json!([1.0, 3])),
+        (json!([1]), json!([1, 1])),
+        (json!({"a": 1, "b": 2}), json!({"a": 1.0, "b": 3})),
+        (json!({"a": 1}), json!({"a": 1, "b": 1})),
+        (json!({"a": 1}), json!({"b": 1})),
+    ] {
+        let only = json!({"const": wanted});
+        assert!(misfit(&only, &wanted).is_none() && misfit(&only, &other).is_some(), "{wanted} {other}");
+    }
+    let nullable = json!({"type": "string", "nullable": true});
+    assert_eq!(misfit(&nullable, &json!(1)).as_deref(), Some("at the top"), "not null, and no text either");
+}
+
+#[test]
+fn multiples_are_told_as_far_as_decimals_go() {
+    let fits = |step: f64, value: f64| misfit(&json!({"multipleOf": step}), &json!(value)).is_none();
+    assert!(fits(0.01, 1_234_567.89) && fits(0.01, 9_876_543.21) && fits(0.1, 4_503_599_627.3) && fits(0.7, 0.0));
+    assert!(!fits(0.01, 1_234_567.895) && !fits(0.7, 0.35));
+    assert!(fits(0.0, 1.5) && fits(-0.5, 0.7), "no step, no rule");
+}
+
+#[test]
 fn patterns_are_work_too() {
     let many = json!((0..600).map(|at| json!(if at == 599 { "x" } else { "y" })).collect::<Vec<_>>());
     assert_eq!(misfit(&json!({"items": {"pattern": "^y"}}), &many), None, "it takes too long to tell");
