@@ -53,6 +53,7 @@ fn the_keywords_of_strict_mode() {
         (json!({"properties": {"a": {}}, "additionalProperties": false}), json!({"a": 1}), Some(json!({"b": 1}))),
         (json!({"additionalProperties": {"type": "null"}}), json!({"a": null}), Some(json!({"a": 1}))),
         (json!({"items": {"type": "null"}}), json!([null]), Some(json!([null, 1]))),
+        (json!({"items": {"type": "null"}}), json!([]), Some(json!([1, null]))),
         (json!({"minItems": 1}), json!([1]), Some(json!([]))),
         (json!({"maxItems": 1}), json!([1]), Some(json!([1, 2]))),
         (json!({"minimum": 2}), json!(2), Some(json!(1.9))),
