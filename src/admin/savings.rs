@@ -11,8 +11,9 @@ use super::query::Query;
 use super::reply::{self, Reply};
 use crate::config::{DeferralMode, parse_duration};
 use crate::domain::clock::Micros;
+use crate::domain::pricing::Seller;
 use crate::store::StoreError;
-use crate::store::ledger::{Dimension, HOUR, LedgerSums, ObservedSums};
+use crate::store::ledger::{CacheSums, Dimension, HOUR, LedgerSums, ObservedSums, Writer};
 use crate::wire::api_error::ApiError;
 
 const MICROS_A_SECOND: i64 = 1_000_000;
@@ -57,10 +58,42 @@ pub(super) struct Money {
     cache_written_tokens: u64,
     output_tokens: u64,
     reasoning_tokens: u64,
-    /// Of the tokens that were written to prompt caches: so many at least were read by no call. Known of everything
-    /// together alone, as a part's writes may be read by another part.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache_unread_tokens: Option<u64>,
+    /// Known of everything together alone, as a part's writes may be read by another part.
+    #[serde(flatten)]
+    cold: Option<ColdWrites>,
+}
+
+/// Of the tokens that were written to prompt caches: those that no call read.
+#[derive(Debug, PartialEq, Serialize)]
+struct ColdWrites {
+    /// So many at least.
+    cache_unread_tokens: u64,
+    /// What writing them cost at least above plain input, at the prices of today's list; null: no price is known.
+    cache_unread_usd: Option<f64>,
+    /// Those of them whose price is not known, which are not in the amount.
+    cache_unread_unpriced_tokens: u64,
+}
+
+impl ColdWrites {
+    fn new<'a>(caches: impl IntoIterator<Item = &'a CacheSums>, price: impl Fn(&Writer, u64) -> Option<i64>) -> Self {
+        let (mut tokens, mut unpriced, mut nanos) = (0_u64, 0_u64, 0_i64);
+        for cache in caches {
+            let unread = cache.unread();
+            tokens = tokens.saturating_add(unread);
+            // Which of the writes was not read nobody tells: the cheapest.
+            let prices: Option<Vec<i64>> = cache.writers().iter().map(|writer| price(writer, unread)).collect();
+            match prices.map(|prices| prices.into_iter().min().unwrap_or(0)) {
+                Some(least) => nanos = nanos.saturating_add(least),
+                None => unpriced = unpriced.saturating_add(unread),
+            }
+        }
+        let is_known = unpriced == 0 || tokens > unpriced;
+        Self {
+            cache_unread_tokens: tokens,
+            cache_unread_usd: is_known.then(|| dollars(nanos)),
+            cache_unread_unpriced_tokens: unpriced,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -90,12 +123,8 @@ impl Money {
             cache_written_tokens: sums.usage.cache_written,
             output_tokens: sums.usage.output,
             reasoning_tokens: sums.usage.reasoning,
-            cache_unread_tokens: None,
+            cold: None,
         }
-    }
-
-    fn of_all(sums: &LedgerSums) -> Self {
-        Self { cache_unread_tokens: Some(sums.cache_unread()), ..Self::new(sums) }
     }
 }
 
@@ -124,7 +153,13 @@ pub(super) async fn savings(state: &AdminState, query: Option<&str>) -> Reply {
     let by = query.get("by").map(dimension).transpose()?;
     let report = state.engine.store().ledger(since.unwrap_or(Micros(i64::MIN)), by).await;
     let report = report.map_err(|error| reply::store_trouble(&error))?;
-    let observes = state.config.get().deferral.mode == DeferralMode::Observe;
+    let config = state.config.get();
+    let observes = config.deferral.mode == DeferralMode::Observe;
+    let cold = ColdWrites::new(report.caches.iter(), |writer, tokens| {
+        let kind = config.providers.get(&*writer.provider).map_or("", |provider| provider.kind.as_str());
+        let seller = Seller { name: &writer.provider, kind, model: &writer.model };
+        config.prices.write_surcharge(seller, writer.service.parse().ok()?, tokens)
+    });
     let groups = report.groups.into_iter().map(|(key, sums)| Group {
         key,
         money: Money::new(&sums),
@@ -134,8 +169,8 @@ pub(super) async fn savings(state: &AdminState, query: Option<&str>) -> Reply {
         object: "nightbus.savings",
         since: since.map(|since| since.hour().saturating_mul(HOUR)),
         by: query.get("by").map(str::to_owned),
-        prices_as_of: state.config.get().prices.as_of().to_owned(),
-        totals: Money::of_all(&report.totals),
+        prices_as_of: config.prices.as_of().to_owned(),
+        totals: Money { cold: Some(cold), ..Money::new(&report.totals) },
         groups: groups.collect(),
         observed: Observed::new(&report.totals.observed, observes),
     })
@@ -179,6 +214,9 @@ fn moment(text: &str, now: Micros) -> Result<Micros, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::lane::Fingerprint;
+    use crate::domain::usage::Usage;
+    use crate::store::ledger::{Group as LedgerGroup, LedgerReport};
 
     #[test]
     fn a_time_is_said_in_four_ways() {
@@ -190,6 +228,40 @@ mod tests {
             assert_eq!(moment(wrong, now).unwrap_err().param.as_deref(), Some("since"), "{wrong}");
         }
         assert!(moment("3650d", Micros(i64::MIN)).is_ok());
+    }
+
+    #[test]
+    fn cold_writes_are_told_at_the_least_price_and_without_one_as_unknown() {
+        let cold = |calls: &[(&str, &str, u64, u64)]| {
+            let mut report = LedgerReport::default();
+            for (model, service, cached, cache_written) in calls {
+                let group = LedgerGroup {
+                    provider: "p".into(),
+                    account: Fingerprint([1; 16]),
+                    model: (*model).into(),
+                    service: (*service).to_owned(),
+                    tag: None,
+                    key: None,
+                    agent: None,
+                };
+                let usage = Usage { cached: *cached, cache_written: *cache_written, ..Usage::default() };
+                report.add(None, 1, &group, LedgerSums { usage, ..LedgerSums::default() });
+            }
+            let told = ColdWrites::new(report.caches.iter(), |writer, tokens| {
+                let each = match writer.service.as_str() {
+                    "sync" => 2,
+                    "batch" => 1,
+                    _ => return None,
+                };
+                i64::try_from(tokens * each).ok()
+            });
+            (told.cache_unread_tokens, told.cache_unread_usd, told.cache_unread_unpriced_tokens)
+        };
+        assert_eq!(cold(&[]), (0, Some(0.0), 0));
+        assert_eq!(cold(&[("m", "sync", 0, 3), ("n", "sync", 5, 0)]), (3, Some(6e-9), 0));
+        assert_eq!(cold(&[("m", "sync", 0, 3), ("m", "batch", 2, 3)]), (4, Some(4e-9), 0));
+        assert_eq!(cold(&[("m", "sync", 0, 3), ("n", "priority", 0, 5)]), (8, Some(6e-9), 5));
+        assert_eq!(cold(&[("m", "sync", 0, 3), ("m", "priority", 0, 5)]), (8, None, 8), "which of them is not told");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) struct SavingsArgs {
 }
 
 /// The columns of `--csv` after the first.
-const CSV: [&str; 15] = [
+const CSV: [&str; 18] = [
     "requests",
     "paid_usd",
     "live_usd",
@@ -47,6 +47,9 @@ const CSV: [&str; 15] = [
     "cache_written_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "cache_unread_tokens",
+    "cache_unread_usd",
+    "cache_unread_unpriced_tokens",
     "would_save_usd",
 ];
 
@@ -127,9 +130,10 @@ fn in_all(answer: &Value, totals: &Value) -> Vec<(String, String)> {
         pairs.push((
             "cache writes",
             format!(
-                "{} tokens, at least {} of them never read",
+                "{} tokens, at least {} of them never read{}",
                 human::number(written),
-                human::number(human::count(totals, "cache_unread_tokens"))
+                human::number(human::count(totals, "cache_unread_tokens")),
+                cold_cost(totals)
             ),
         ));
     }
@@ -145,6 +149,21 @@ fn in_all(answer: &Value, totals: &Value) -> Vec<(String, String)> {
         ));
     }
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What the cache writes that nobody read cost, as the end of a sentence.
+fn cold_cost(totals: &Value) -> String {
+    if human::count(totals, "cache_unread_tokens") == 0 {
+        return String::new();
+    }
+    let Some(cost) = totals.get("cache_unread_usd").and_then(Value::as_f64) else {
+        return "; their price is not known".to_owned();
+    };
+    let cost = format!(": {} or more above plain input", human::usd(cost));
+    match human::count(totals, "cache_unread_unpriced_tokens") {
+        0 => cost,
+        unpriced => format!("{cost}, without {} whose price is not known", human::number(unpriced)),
+    }
 }
 
 fn table(answer: &Value, by: &str) -> Table {
@@ -308,7 +327,7 @@ fn csv(answer: &Value, by: Option<&str>) -> String {
         for column in CSV {
             let value = sums.get(column).or_else(|| observed.and_then(|observed| observed.get(column)));
             text.push(',');
-            text.push_str(&value.map_or_else(String::new, plain));
+            text.push_str(&value.filter(|value| !value.is_null()).map_or_else(String::new, plain));
         }
         text.push('\n');
     }
@@ -354,6 +373,33 @@ mod tests {
         assert!(lines[1].ends_with(",-0.5") && lines.len() == 2, "{text}");
         assert_eq!(lines[0].matches(',').count(), CSV.len());
         assert!(csv(&answer(), None).lines().nth(2).is_some_and(|line| line.starts_with("all,3,")));
+    }
+
+    #[test]
+    fn cold_writes_are_told_with_their_price_or_without_one() {
+        let told = |cold: Value| {
+            let mut answer = answer();
+            answer["totals"].as_object_mut().unwrap().extend(cold.as_object().unwrap().clone());
+            let pairs = in_all(&answer, &answer["totals"]);
+            let line = pairs.iter().find(|(name, _)| name == "cache writes").map(|(_, value)| value.clone());
+            (line.unwrap_or_default(), csv(&answer, None).lines().last().unwrap().to_owned())
+        };
+        let cold = |usd: Value, unpriced| {
+            told(json!({"cache_written_tokens": 9_000, "cache_unread_tokens": 4_000, "cache_unread_usd": usd,
+                "cache_unread_unpriced_tokens": unpriced}))
+        };
+        let (line, row) = cold(json!(0.005), 0);
+        assert_eq!(line, "9,000 tokens, at least 4,000 of them never read: $0.005000 or more above plain input");
+        assert!(row.ends_with(",4000,0.005,0,"), "{row}");
+        assert!(cold(json!(0.005), 1_000).0.ends_with("input, without 1,000 whose price is not known"));
+        let (line, row) = cold(json!(null), 4_000);
+        assert!(
+            line.ends_with("never read; their price is not known") && row.ends_with(",4000,,4000,"),
+            "{line} {row}"
+        );
+        assert_eq!(told(json!({"cache_written_tokens": 0})).0, "");
+        let warm = told(json!({"cache_written_tokens": 5, "cache_unread_tokens": 0, "cache_unread_usd": 0.0}));
+        assert_eq!(warm.0, "5 tokens, at least 0 of them never read");
     }
 
     #[test]

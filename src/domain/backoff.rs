@@ -20,4 +20,11 @@ mod tests {
         assert_eq!([at(0, 0.0), at(1, 0.0), at(5, 0.0), at(6, 0.0), at(u32::MAX, 0.0)], [1.0, 2.0, 32.0, 60.0, 60.0]);
         assert_eq!(at(2, 1.0), 3.0);
     }
+
+    #[test]
+    fn doubles_twenty_times_at_most() {
+        let micro = Duration::from_micros(1);
+        let at = |attempt| backoff(attempt, micro, Duration::MAX, 0.0);
+        assert_eq!((at(19) * 2, at(20)), (at(20), at(21)));
+    }
 }

@@ -97,4 +97,11 @@ mod tests {
         clock.advance(short);
         assert_eq!(clock.now(), later);
     }
+
+    #[test]
+    fn seconds_and_hours_are_whole_ones_since_the_epoch() {
+        let at = Micros::from_unix_seconds(1_795_420_800);
+        assert_eq!((at.unix_seconds(), at.hour()), (1_795_420_800, 498_728));
+        assert_eq!([Micros(-1), Micros(0)].map(Micros::hour), [-1, 0]);
+    }
 }

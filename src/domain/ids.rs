@@ -190,4 +190,22 @@ mod tests {
         let restarted = IdSource::after(last);
         assert!(restarted.request_id(early, 7).sequence() > last);
     }
+
+    #[test]
+    fn ids_of_one_moment_follow_each_other_whatever_is_random() {
+        let source = IdSource::default();
+        let now = Micros::from_unix_seconds(1_795_420_800);
+        let first = first_sequence(now);
+        let made: Vec<i64> = [u64::MAX, 0, 1 << 59].map(|random| source.batch_id(now, random).sequence()).into();
+        assert_eq!(made, [first, first + 1, first + 2]);
+        let low_bits =
+            |random| Uuid::from_bytes(*source.request_id(now, random).as_bytes()).as_u64_pair().1 & ((1 << 59) - 1);
+        assert_eq!([u64::MAX, 1, 0].map(low_bits), [(1 << 59) - 1, 1, 0], "all that is random is in it");
+    }
+
+    #[test]
+    fn times_beyond_what_an_id_holds_are_the_nearest_that_it_does() {
+        assert_eq!([Micros(-1), Micros(999), Micros(1_000)].map(first_sequence), [0, 0, 1 << COUNTER_BITS]);
+        assert_eq!(first_sequence(Micros(i64::MAX)), (1 << 62) - (1 << COUNTER_BITS));
+    }
 }

@@ -157,4 +157,14 @@ mod tests {
         };
         assert_eq!(lane.to_string(), "openai:chat/completions:m\u{fffd}\u{fffd}\u{fffd}[31m\u{fffd}é:abababababab");
     }
+
+    #[test]
+    fn every_endpoint_is_of_one_api_and_found_by_its_path() {
+        assert_eq!(Endpoint::of_api(Api::Anthropic), [Endpoint::Messages]);
+        assert_eq!(Endpoint::of_api(Api::OpenAi).len(), Endpoint::ALL.len() - 1);
+        for endpoint in Endpoint::ALL {
+            assert_eq!(endpoint.as_str().parse(), Ok(endpoint));
+        }
+        assert!("/v1/files".parse::<Endpoint>().is_err());
+    }
 }

@@ -206,4 +206,17 @@ mod tests {
             let _outcome = text.parse::<Money>();
         }
     }
+
+    #[test]
+    fn sums_and_parts_are_exact_and_end_at_the_bounds() {
+        let [one, two] = [1, 2].map(Money::from_picos);
+        assert_eq!((one.checked_add(two), Money(i64::MAX).checked_add(one)), (Some(Money(3)), None));
+        let mut sum = two;
+        sum += one;
+        assert_eq!(sum, Money(3));
+        assert_eq!([(one, two), (Money(3), two), (Money(6), one)].map(|(part, of)| part.scaled(one, of).0), [1, 2, 6]);
+        assert_eq!(one.scaled(two, Money::ZERO), one);
+        let most = |price| Money::of_millionths([(u64::MAX, Money(price))]);
+        assert_eq!((most(i64::MAX), most(i64::MIN)), (Money(i64::MAX), Money(i64::MIN)));
+    }
 }

@@ -164,4 +164,28 @@ mod tests {
             assert_eq!(bad.parse::<Network>(), Err(InvalidNetwork), "{bad}");
         }
     }
+
+    #[test]
+    fn a_network_ends_where_its_prefix_says() {
+        let of = |network: &str, ip: &str| network.parse::<Network>().unwrap().contains(ip.parse().unwrap());
+        for (network, inside, outside) in [
+            ("10.1.0.0/16", "10.1.255.255", "10.0.255.255"),
+            ("10.0.0.1/32", "10.0.0.1", "10.0.0.0"),
+            ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
+            ("::1/128", "::1", "::"),
+        ] {
+            assert!(of(network, inside) && !of(network, outside), "{network}");
+        }
+        assert!(of("0.0.0.0/0", "255.255.255.255") && of("::/0", "2001:db8::1"));
+        assert!(["10.0.0.1/33", "::1/129"].iter().all(|wrong| wrong.parse::<Network>().is_err()));
+    }
+
+    #[test]
+    fn only_two_thousand_to_three_fff_is_handed_out() {
+        for (ip, public) in
+            [("2000::1", true), ("3ffe::1", true), ("3fff:1000::1", true), ("1fff::1", false), ("4000::1", false)]
+        {
+            assert_eq!(is_public(ip.parse().unwrap()), public, "{ip}");
+        }
+    }
 }

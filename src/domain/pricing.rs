@@ -92,6 +92,18 @@ struct Rates {
     output: Money,
 }
 
+impl Lanes {
+    const fn of(&self, service: Service) -> Option<Rates> {
+        match service {
+            Service::Batch => self.batch,
+            Service::Flex => self.flex,
+            Service::Background8h => self.background_8h,
+            Service::Background2h => self.background_2h,
+            Service::Sync => self.sync,
+        }
+    }
+}
+
 impl PriceTable {
     /// The list that comes with nightbus (its date: [`PriceTable::as_of`]).
     pub fn builtin() -> &'static Self {
@@ -166,14 +178,7 @@ impl ModelPrice {
     /// What `usage` costs by `service`; none where that price is not listed.
     pub fn cost(&self, service: Service, usage: &Usage) -> Option<Money> {
         let lanes = self.above.iter().rev().find(|(threshold, _)| usage.input > *threshold).map(|(_, lanes)| lanes);
-        let lanes = lanes.unwrap_or(&self.base);
-        let rates = match service {
-            Service::Batch => lanes.batch,
-            Service::Flex => lanes.flex,
-            Service::Background8h => lanes.background_8h,
-            Service::Background2h => lanes.background_2h,
-            Service::Sync => lanes.sync,
-        }?;
+        let rates = lanes.unwrap_or(&self.base).of(service)?;
         Some(Money::of_millionths([
             (usage.plain_input(), rates.input),
             (usage.cached, rates.cached),
@@ -181,6 +186,14 @@ impl ModelPrice {
             (usage.cache_written_1h, rates.cache_write_1h),
             (usage.output, rates.output),
         ]))
+    }
+
+    /// What writing `tokens` to the prompt cache by `service` costs at least above plain input: nothing where the provider
+    /// does not charge for it; none where that price is not listed. The dearer prices of long prompts and of writes that are
+    /// kept for an hour may have been paid.
+    fn write_surcharge(&self, service: Service, tokens: u64) -> Option<Money> {
+        let rates = self.base.of(service)?;
+        Some(Money::of_millionths([(tokens, (rates.cache_write - rates.input).max(Money::ZERO))]))
     }
 }
 
@@ -196,6 +209,11 @@ fn find_model<'t>(models: &'t BTreeMap<Box<str>, ModelPrice>, model: &str) -> Op
         Some(first) if listed_dates.fold(first, Ord::min) > date => None,
         _ => models.get(alias),
     }
+}
+
+/// A model's name without the date of its version.
+pub(crate) fn undated(model: &str) -> &str {
+    split_date(model).map_or(model, |(name, _)| name)
 }
 
 /// Splits `name-2026-08-01` and `name-20260801` into the name and the date as a number.

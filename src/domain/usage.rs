@@ -79,4 +79,13 @@ mod tests {
         let sum: Usage = [most, most].into_iter().sum();
         assert_eq!((sum.input, sum.output), (u64::MAX, 2));
     }
+
+    #[test]
+    fn every_count_is_added_up() {
+        let one = Usage { input: 1, cached: 2, cache_written: 3, cache_written_1h: 4, output: 5, reasoning: 6 };
+        let mut sum = one;
+        sum += one;
+        let twice = Usage { input: 2, cached: 4, cache_written: 6, cache_written_1h: 8, output: 10, reasoning: 12 };
+        assert_eq!((sum, [one, one].into_iter().sum()), (twice, twice));
+    }
 }

@@ -155,4 +155,22 @@ mod tests {
         assert!(batches <= 1 + 2 * 8 * 16, "{batches}");
         assert!(search(1, |_| true).1 == [0], "a single line is not halved");
     }
+
+    #[test]
+    fn a_part_is_like_itself_alone_and_its_search_knows_what_passed() {
+        let (suspects, ids) = (Suspects::default(), IdSource::default());
+        let [first, second, stranger] = [(); 3].map(|()| ids.batch_id(Micros(0), 0));
+        let [one, other] = suspects.halve(first, 4).unwrap();
+        let [strange, _] = suspects.halve(stranger, 4).unwrap();
+        assert!(one == one.clone() && one != other && one != strange && other != strange);
+        suspects.note(first, one.clone());
+        suspects.note(second, other);
+        suspects.note(stranger, strange);
+        assert_eq!(suspects.part_of(first), Some(one));
+        suspects.passed(first);
+        let passed = [first, second, stranger].map(|batch| suspects.others_passed(batch));
+        assert_eq!(passed, [true, true, false], "the search of the stranger is another one");
+        suspects.forget(first);
+        assert_eq!((suspects.part_of(first), suspects.others_passed(first)), (None, false));
+    }
 }

@@ -8,7 +8,9 @@
 //! begins after the batch's end: its real price is in there then, and nothing is spent twice in between. Intake asks whether
 //! a limit is used up. Live calls for deadlines and test flights are not held.
 
-use std::collections::{BTreeMap, HashMap};
+mod purses;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ use crate::engine::dispatch::Message;
 use crate::engine::plan::{Queued, estimated_tokens};
 use crate::store::StoreError;
 use crate::store::ledger::{Dimension, LedgerReport};
+
+pub(crate) use purses::{Purses, Reserve, Room};
 
 /// How often the ledger is asked …
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
@@ -54,62 +58,6 @@ pub struct BudgetView {
     pub is_used_up: bool,
     /// When that begins.
     pub resets_at: Micros,
-}
-
-/// The limits that a request keeps, by their places in the configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Purses {
-    tag: Option<u16>,
-    key: Option<u16>,
-}
-
-impl Purses {
-    fn each(self) -> impl Iterator<Item = u16> {
-        [self.tag, self.key].into_iter().flatten()
-    }
-}
-
-/// What a batch is expected to cost, in nano-dollars.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reserve {
-    total: u64,
-    /// Of each limit that its requests keep.
-    parts: BTreeMap<u16, u64>,
-}
-
-impl Reserve {
-    /// Of all these requests.
-    pub(crate) fn of<'a>(requests: impl IntoIterator<Item = &'a Queued>) -> Self {
-        let mut reserve = Self::default();
-        for queued in requests.into_iter().filter(|queued| queued.estimate > 0) {
-            reserve.total = reserve.total.saturating_add(queued.estimate);
-            for purse in queued.purses.each() {
-                let part = reserve.parts.entry(purse).or_default();
-                *part = part.saturating_add(queued.estimate);
-            }
-        }
-        reserve
-    }
-}
-
-/// What may still be submitted by limits of tags and client keys, in nano-dollars, while a batch is put together.
-#[derive(Debug)]
-pub(crate) struct Room(Vec<u64>);
-
-impl Room {
-    /// Whether the request has room in all of its limits; then it takes it.
-    pub(crate) fn pays(&mut self, queued: &Queued) -> bool {
-        let lacks = |purse: u16| self.0.get(usize::from(purse)).is_some_and(|left| *left < queued.estimate);
-        if queued.purses.each().any(lacks) {
-            return false;
-        }
-        for purse in queued.purses.each() {
-            if let Some(left) = self.0.get_mut(usize::from(purse)) {
-                *left -= queued.estimate;
-            }
-        }
-        true
-    }
 }
 
 /// One limit. Money is in nano-dollars.
@@ -254,10 +202,10 @@ impl Budget {
             let at = self.config.limits.iter().position(|limit| fits(&limit.scope))?;
             u16::try_from(at).ok()
         };
-        Purses {
-            tag: tag.and_then(|tag| place(&|scope| matches!(scope, BudgetScope::Tag(limited) if limited == tag))),
-            key: key.and_then(|key| place(&|scope| matches!(scope, BudgetScope::ClientKey(limited) if limited == key))),
-        }
+        Purses::new(
+            tag.and_then(|tag| place(&|scope| matches!(scope, BudgetScope::Tag(limited) if limited == tag))),
+            key.and_then(|key| place(&|scope| matches!(scope, BudgetScope::ClientKey(limited) if limited == key))),
+        )
     }
 
     /// What a request is expected to cost by batch, in nano-dollars; 0 where there is no limit or no price.
@@ -287,7 +235,7 @@ impl Budget {
 
     /// What may still be submitted today of each tag and client key.
     pub(crate) fn room(&self) -> Room {
-        Room(self.standing.lock().limits.iter().map(Limit::left).collect())
+        Room::of(self.standing.lock().limits.iter().map(Limit::left).collect())
     }
 
     /// A batch leaves.
@@ -303,11 +251,11 @@ impl Budget {
     fn change(&self, reserve: &Reserve, change: fn(&mut Limit, u64)) {
         let mut standing = self.standing.lock();
         if let Some(total) = &mut standing.total {
-            change(total, reserve.total);
+            change(total, reserve.total());
         }
-        for (purse, nanos) in &reserve.parts {
-            if let Some(limit) = standing.limits.get_mut(usize::from(*purse)) {
-                change(limit, *nanos);
+        for (purse, nanos) in reserve.parts() {
+            if let Some(limit) = standing.limits.get_mut(usize::from(purse)) {
+                change(limit, nanos);
             }
         }
     }

@@ -118,4 +118,13 @@ mod tests {
         assert!(room(24 * 3600, Some(20 * 3600)) && !room(24 * 3600, Some(24 * 3600)));
         assert!(!room(0, None));
     }
+
+    #[test]
+    fn a_class_has_the_schedule_of_its_first_deadline_and_one_without_fallback_has_none() {
+        let (began, lines) = (Micros::from_unix_seconds(100), 7);
+        let of = |class| Schedule::of_class(class, began, lines);
+        assert_eq!(of(5_000), Some(Schedule::new(began, Micros::from_unix_seconds(5_000), 7)));
+        assert_eq!((of(0), of(-5_000)), (None, None));
+        assert!(of(1).is_some());
+    }
 }

@@ -303,4 +303,44 @@ mod tests {
         assert!(again.accepted(&lane("m"), 9_000, began + hours(24)));
         assert_eq!(again.learned_tokens(&lane("n"), began, at), None);
     }
+
+    #[test]
+    fn at_the_edges_of_what_is_taken() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        assert_eq!(
+            quotas.queue_full(&lane("m"), Some(9_000), 9_000, now),
+            4_500,
+            "its limit explains no refusal at it"
+        );
+        quotas.too_large(&lane("m"), 1_000);
+        assert!(quotas.taken(&lane("m"), 500), "half of it is near enough");
+        assert_eq!(quotas.queue_full(&lane("n"), Some(3), 4, now), 3);
+        assert!(quotas.accepted(&lane("n"), 3, now + TOLD_FOR));
+        assert_eq!(quotas.tokens(&lane("n")), Some(4), "the least step");
+    }
+
+    #[test]
+    fn the_oldest_lesson_makes_room_for_a_new_one() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        let model = |at: usize| lane(&at.to_string());
+        for at in 0..=MANY {
+            let age = Duration::from_secs(u64::try_from(at).unwrap());
+            assert_eq!(quotas.tokens(&model(0)).is_some(), at > 0, "{at}");
+            quotas.queue_full(&model(at), None, 9_000, now + age);
+        }
+        assert_eq!((quotas.tokens(&model(0)), quotas.tokens(&model(1))), (None, Some(4_500)));
+    }
+
+    #[test]
+    fn what_an_earlier_run_created_may_be_told_newest_first() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        for at in [20, 10, 0, 30] {
+            quotas.created(&lane("m"), now + minute * at);
+        }
+        for (most, opens) in [(4, 0), (3, 10), (2, 20), (1, 30)] {
+            let next = quotas.next_creation(&lane("m"), Some(most), now + minute * 30);
+            assert_eq!(next, Some(now + HOUR + minute * opens), "{most}");
+        }
+    }
 }

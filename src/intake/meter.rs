@@ -79,7 +79,7 @@ impl Meter {
         let kept = match coding {
             Coding::Unknown => 0,
             Coding::Plain if events && call.endpoint != Endpoint::Responses => KEPT_OF_CHAT_STREAM,
-            Coding::Plain | Coding::Gzip | Coding::Deflate | Coding::Zstd => KEPT,
+            Coding::Plain | Coding::Gzip | Coding::Deflate | Coding::Zstd | Coding::Brotli => KEPT,
         };
         let in_front = events && coding == Coding::Plain && call.endpoint.api() == Api::Anthropic;
         let front_kept = if in_front { KEPT_AT_FRONT } else { 0 };
@@ -178,7 +178,7 @@ impl Drop for Reading {
                 }
             }
             // Only its beginning would tell how the end is to be unpacked.
-            Coding::Gzip | Coding::Deflate | Coding::Zstd | Coding::Unknown => Consumption::default(),
+            Coding::Gzip | Coding::Deflate | Coding::Zstd | Coding::Brotli | Coding::Unknown => Consumption::default(),
         };
         self.meter.sums.enter(call, &consumed);
     }

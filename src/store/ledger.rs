@@ -11,6 +11,8 @@
 //!
 //! Made by `engine::charge` and `intake::meter`, kept by both stores, read by `admin`.
 
+mod caches;
+
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::domain::lane::Fingerprint;
 use crate::domain::pricing::Price;
 use crate::domain::usage::Usage;
 use crate::store::NewRequest;
+
+pub use caches::{CacheSums, Caches, Writer};
 
 /// An hour of the clock, the step of the rolled-up sums, in seconds.
 pub const HOUR: i64 = 3_600;
@@ -226,13 +230,6 @@ impl LedgerSums {
         self.live_nanos.saturating_sub(self.paid_nanos)
     }
 
-    /// Of the tokens that were written to prompt caches: how many at least were never read. A token that was read once or
-    /// more is in `cached` as often, so that what was written beyond that cannot have been read. Of the sums of all calls
-    /// that could have read them: of everything, or of a model, not of a tag or a day.
-    pub const fn cache_unread(&self) -> u64 {
-        self.usage.cache_written.saturating_sub(self.usage.cached)
-    }
-
     /// The sums of one row.
     pub(crate) fn of(row: &LedgerRow) -> Self {
         let mut sums = Self { usage: row.usage.unwrap_or_default(), ..Self::default() };
@@ -379,12 +376,15 @@ pub struct LedgerReport {
     pub totals: LedgerSums,
     /// The parts, in order of their names; none: what has no such mark.
     pub groups: BTreeMap<Option<String>, LedgerSums>,
+    /// What was written to prompt caches, and read. Of everything alone: what one part writes another may read.
+    pub caches: Caches,
 }
 
 impl LedgerReport {
     /// Adds the sums of one hour and group.
     pub(crate) fn add(&mut self, by: Option<Dimension>, hour: i64, group: &Group, sums: LedgerSums) {
         self.totals += sums;
+        self.caches.add(group, &sums);
         if let Some(by) = by {
             *self.groups.entry(by.name(hour, group)).or_default() += sums;
         }

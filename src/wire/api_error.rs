@@ -235,4 +235,37 @@ mod tests {
     fn retry_after_is_never_above_sixty() {
         assert_eq!(ApiError::new(503, "x", "y").retry_after(3600).retry_after, Some(60));
     }
+
+    #[test]
+    fn every_error_has_its_status_its_pause_and_whether_it_is_tried_again() {
+        let make: [(fn(String) -> ApiError, u16, Option<u32>, bool); 17] = [
+            (ApiError::invalid_request, 400, None, false),
+            (ApiError::unauthorized, 401, None, false),
+            (ApiError::forbidden_origin, 403, None, false),
+            (ApiError::not_found, 404, None, false),
+            (ApiError::already_submitted, 409, None, false),
+            (ApiError::cancelled, 410, None, false),
+            (ApiError::too_large, 413, None, false),
+            (ApiError::idempotency_mismatch, 422, None, false),
+            (ApiError::flight_grounded, 422, None, false),
+            (ApiError::queue_full, 429, Some(30), true),
+            (ApiError::budget_exceeded, 429, Some(60), true),
+            (ApiError::batch_failed, 502, None, false),
+            (ApiError::upstream_unreachable, 502, None, true),
+            (ApiError::shutting_down, 503, Some(10), true),
+            (ApiError::store_unavailable, 503, Some(30), true),
+            (ApiError::deadline_exceeded, 504, None, false),
+            (ApiError::internal, 500, None, true),
+        ];
+        for (make, status, retry_after, again) in make {
+            let error = make(String::new());
+            assert_eq!(
+                (error.status, error.retry_after, error.should_retry()),
+                (status, retry_after, again),
+                "{}",
+                error.code
+            );
+        }
+        assert_eq!(ApiError::new(503, "x", "y").retry_after(0).retry_after, Some(1), "never at once");
+    }
 }

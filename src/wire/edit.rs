@@ -197,4 +197,10 @@ mod tests {
             proptest::prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
         }
     }
+
+    #[test]
+    fn either_kind_of_line_break_is_one() {
+        assert!(has_line_breaks(b"{\n}") && has_line_breaks(b"{\r}"));
+        assert!(!has_line_breaks(br#"{"a":"\n"}"#) && !has_line_breaks(b""));
+    }
 }

@@ -157,4 +157,12 @@ mod tests {
             assert!(read(nothing).is_empty(), "{nothing}");
         }
     }
+
+    #[test]
+    fn a_member_is_known_by_its_name_however_it_is_written() {
+        let object = br#"{"str\u0065am":1,"x":2}"#;
+        let known: Vec<_> =
+            members(object).map(|member| (member.is(object, "stream"), member.is(object, "x"))).collect();
+        assert_eq!(known, [(true, false), (false, true)]);
+    }
 }

@@ -115,4 +115,25 @@ mod tests {
         assert_eq!(job.errors.first().map(|fault| fault.message.as_str()), Some("no such model"));
         assert!(!job.results_pending);
     }
+
+    #[test]
+    fn results_are_awaited_until_the_files_that_are_promised_are_there() {
+        let pending = |status: &str, succeeded: u32, failed: u32, output: &str, error: &str| {
+            let text = format!(
+                r#"{{"id":"j","status":"{status}","output_file":"{output}","error_file":"{error}",
+                     "succeeded_requests":{succeeded},"failed_requests":{failed}}}"#
+            );
+            parse_job(text.as_bytes()).unwrap().results_pending
+        };
+        assert!(pending("SUCCESS", 0, 0, "", ""), "one of them must come");
+        assert!(!pending("SUCCESS", 0, 0, "o", "") && !pending("SUCCESS", 0, 0, "", "e"));
+        let of = |succeeded, failed, output, error| pending("TIMEOUT_EXCEEDED", succeeded, failed, output, error);
+        assert!(
+            of(1, 0, "", "e") && !of(1, 0, "o", "") && of(0, 1, "o", "") && !of(0, 1, "", "e") && !of(0, 0, "", "")
+        );
+        assert!(
+            !pending("RUNNING", 1, 1, "", "") && !pending("FAILED", 1, 1, "", ""),
+            "nothing is to come yet, or at all"
+        );
+    }
 }

@@ -86,4 +86,18 @@ mod tests {
         let job = parse_job(br#"{"id":"b","status":"FAILED","error":"bad line"}"#).unwrap();
         assert_eq!((job.status, job.errors[0].message.as_str()), (BatchStatus::Failed, "bad line"));
     }
+
+    #[test]
+    fn results_are_awaited_until_a_file_is_there() {
+        let pending = |status: &str, output: &str, error: &str| {
+            let text = format!(
+                r#"{{"id":"b","status":"{status}","output_file_id":"{output}","error_file_id":"{error}","error":""}}"#
+            );
+            let job = parse_job(text.as_bytes()).unwrap();
+            assert_eq!(job.errors, [], "an empty message is none");
+            job.results_pending
+        };
+        assert!(pending("COMPLETED", "", "") && !pending("COMPLETED", "o", "") && !pending("COMPLETED", "", "e"));
+        assert!(!pending("EXPIRED", "", "") && !pending("IN_PROGRESS", "", ""));
+    }
 }

@@ -56,6 +56,12 @@ impl PriceTable {
     pub fn price(&self, seller: Seller<'_>, service: Service, usage: &Usage) -> Option<Price> {
         self.find(seller.name, seller.kind, seller.model)?.price(service, usage)
     }
+
+    /// What writing `tokens` to the prompt cache cost at least above plain input, in nano-dollars; none when the model or its
+    /// price by `service` is not listed.
+    pub fn write_surcharge(&self, seller: Seller<'_>, service: Service, tokens: u64) -> Option<i64> {
+        self.find(seller.name, seller.kind, seller.model)?.write_surcharge(service, tokens).map(nanos)
+    }
 }
 
 #[cfg(test)]
@@ -77,5 +83,20 @@ mod tests {
         assert_eq!(table.price(seller("nobody"), Service::Sync, &one), None);
         let live = table.price(seller("live-only"), Service::Sync, &one).unwrap();
         assert_eq!((live.paid_nanos, live.saved_nanos()), (1_000, 0));
+    }
+
+    #[test]
+    fn what_a_cache_write_costs_above_input_is_the_least_that_may_have_been_paid() {
+        let json = br#"{"schema":1,"as_of":"2026-01-01","currency":"USD","unit":"per 1,000,000 tokens","models":[
+            {"provider":"p","model":"m","input":4,"cache_write":5,"output":9,"batch_input":2,"batch_output":4,
+             "above_prompt_tokens":{"10":{"input":8,"cache_write":10,"output":9}}},
+            {"provider":"p","model":"free","input":4,"output":9},
+            {"provider":"p","model":"odd","input":4,"cache_write":1,"output":9}]}"#;
+        let table = PriceTable::from_json(json).unwrap();
+        let of = |model, service| table.write_surcharge(Seller { name: "p", kind: "p", model }, service, 1_000);
+        assert_eq!(of("m", Service::Sync), Some(1_000_000), "at the price of short prompts");
+        assert_eq!(of("m", Service::Batch), Some(500_000), "the ratio of the live price");
+        assert_eq!((of("free", Service::Sync), of("odd", Service::Sync)), (Some(0), Some(0)));
+        assert_eq!((of("m", Service::Flex), of("nobody", Service::Sync)), (None, None));
     }
 }

@@ -205,3 +205,73 @@ fn a_model_without_a_provider_is_found_where_it_is_listed() {
         {"provider":"a","model":"m","input":1,"output":1},{"provider":"b","model":"m","input":2,"output":1}]}"#;
     assert_eq!(PriceTable::from_json(twice).unwrap().find_anywhere("m"), None);
 }
+
+fn listed(models: &[&str]) -> PriceTable {
+    let rows: Vec<String> = (1..)
+        .zip(models)
+        .map(|(price, model)| format!(r#"{{"provider":"p","model":"{model}","input":{price},"output":1}}"#))
+        .collect();
+    let text = format!(
+        r#"{{"schema":1,"as_of":"2026-01-01","currency":"USD","unit":"per 1,000,000 tokens","models":[{}]}}"#,
+        rows.join(",")
+    );
+    PriceTable::from_json(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_version_has_its_aliass_price_unless_it_is_older_than_all_that_are_listed() {
+    let table = listed(&["m", "m-2026-03-01", "other-2026-09-01"]);
+    let found = |model| table.find("p", "p", model);
+    let alias = found("m");
+    assert!(alias.is_some() && found("m-2026-03-01") != alias);
+    for version in ["m-2026-03-02", "m-20260302", "m-20260301"] {
+        assert_eq!(found(version), alias, "{version}");
+    }
+    assert_eq!(found("m-2026-02-28"), None);
+    for no_date in
+        ["m-2026-1-01", "m-2026-01-1", "m-26-01-01", "m-+026-04-01", "m-+2260401", "m-2026040x", "m-2026-0x-01"]
+    {
+        assert_eq!(found(no_date), None, "{no_date}");
+    }
+    assert_eq!(["m-2026-03-01", "m-20260301", "m-x", "m"].map(undated), ["m", "m", "m-x", "m"]);
+}
+
+#[test]
+fn a_list_is_empty_when_no_model_has_a_price() {
+    assert!(PriceTable::default().is_empty() && listed(&[]).is_empty());
+    assert!(!listed(&["m"]).is_empty() && !PriceTable::builtin().is_empty());
+}
+
+#[test]
+fn each_part_of_a_lists_form_counts() {
+    let good = r#"{"schema":1,"as_of":"2026-01-01","currency":"USD","unit":"per 1,000,000 tokens","models":[]}"#;
+    assert!(PriceTable::from_json(good.as_bytes()).is_ok());
+    for (part, wrong) in [
+        ("\"schema\":1", "\"schema\":2"),
+        ("USD", "EUR"),
+        ("1,000,000", "1,000"),
+        ("2026-01-01", "20260101"),
+        ("-01-01", "-13-01"),
+    ] {
+        let list = good.replace(part, wrong);
+        assert!(matches!(PriceTable::from_json(list.as_bytes()), Err(PriceError::Form)), "{list}");
+    }
+}
+
+#[test]
+fn only_openai_sells_flex_at_batch_rates_above_a_threshold_that_names_none() {
+    let tier = |provider: &str, base: &str, above: &str| {
+        let text = format!(
+            r#"{{"schema":1,"as_of":"2026-01-01","currency":"USD","unit":"per 1,000,000 tokens","models":[
+            {{"provider":"{provider}","model":"m","input":4,"output":4{base},
+              "above_prompt_tokens":{{"10":{{"input":8,"output":8,"batch_input":4,"batch_output":4{above}}}}}}}]}}"#
+        );
+        let table = PriceTable::from_json(text.as_bytes()).unwrap();
+        let long = Usage { input: 1_000, ..Usage::default() };
+        table.find(provider, provider, "m").unwrap().cost(Service::Flex, &long).map(Money::picos)
+    };
+    let flex = r#","flex_input":2,"flex_output":2"#;
+    assert_eq!(tier("openai", flex, ""), Some(4_000_000_000));
+    assert_eq!(tier("openai", flex, r#","flex_input":5,"flex_output":5"#), Some(5_000_000_000), "its own price first");
+    assert_eq!((tier("openai", "", ""), tier("other", flex, "")), (None, None));
+}

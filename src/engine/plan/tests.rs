@@ -231,7 +231,7 @@ async fn a_batch_takes_no_more_than_the_budget_has_left() {
     }
     let due = bench.at(10);
     let left = |nanos| BatchLimits { nanos: Some(nanos), ..LIMITS };
-    assert_eq!(bench.lane.take(due, TIMING, &left(100)).unwrap().len(), 2);
+    assert_eq!(bench.lane.take(due, TIMING, &left(80)).unwrap().len(), 2, "to the last of it");
     assert!(bench.lane.take(due, TIMING, &left(39)).is_none(), "not even one alone");
     assert_eq!((bench.lane.len(), bench.lane.next_estimate()), (3, Some(40)));
     assert_eq!(bench.lane.take(due, TIMING, &LIMITS).unwrap().len(), 3);
@@ -239,22 +239,164 @@ async fn a_batch_takes_no_more_than_the_budget_has_left() {
 
 #[tokio::test]
 async fn who_has_no_room_in_its_own_limit_lets_others_pass() {
-    use crate::config::{BudgetConfig, BudgetLimit, BudgetScope};
-    let limit = BudgetLimit { scope: BudgetScope::Tag("eval".to_owned()), daily_usd: 0.000_000_002 };
-    let budget = crate::engine::budget::Budget::new(&BudgetConfig { daily_usd: None, limits: vec![limit] });
     let mut bench = Bench::new();
-    let mut arrive = |tag| {
+    let mut arrive = |tag: Option<u16>| {
         let queued = bench.queued(0, 10, 0, 0);
-        bench.lane.push(Queued { estimate: 1, purses: budget.purses(tag, None), ..queued });
+        bench.lane.push(Queued { estimate: 1, purses: Purses::new(tag, None), ..queued });
     };
     // Two of the tag have room, in order of arrival, and a batch of four looks at no more than it takes.
-    [Some("eval"), None, Some("eval"), Some("eval"), None, None, Some("eval")].into_iter().for_each(&mut arrive);
+    [Some(0), None, Some(0), Some(0), None, None, Some(0)].into_iter().for_each(&mut arrive);
     let before: Vec<_> = bench.lane.waiting.iter().map(|queued| queued.id).collect();
-    let aside: Vec<_> = bench.lane.set_aside(4, budget.room()).iter().map(|queued| queued.id).collect();
+    let aside: Vec<_> = bench.lane.set_aside(4, Room::of(vec![2])).iter().map(|queued| queued.id).collect();
     assert_eq!(aside, [before[3]]);
     assert_eq!((bench.lane.len(), bench.lane.bytes()), (6, 60));
     let left: Vec<_> = bench.lane.waiting.iter().map(|queued| queued.id).collect();
     assert_eq!(left, [before[0], before[1], before[2], before[4], before[5], before[6]], "their order is as it was");
     bench.lane.flush(|_| true);
     assert_eq!(bench.batches(0), [6]);
+}
+
+/// Three requests of ten bytes and two inputs each.
+fn three(bench: &mut Bench) {
+    (0..3).for_each(|_| bench.arrive(0, 10, 2));
+}
+
+const fn most(requests: usize, bytes: u64, inputs: u32) -> BatchLimits {
+    BatchLimits { requests, bytes, inputs, ..LIMITS }
+}
+
+#[tokio::test]
+async fn a_lane_that_is_exactly_full_leaves_at_once() {
+    let mut bench = Bench::new();
+    three(&mut bench);
+    for (limits, is_full) in [
+        (most(3, 99, 99), true),
+        (most(4, 99, 99), false),
+        (most(9, 30, 99), true),
+        (most(9, 31, 99), false),
+        (most(9, 99, 6), true),
+        (most(9, 99, 7), false),
+        (most(9, 99, 1), true),
+        // No inputs are counted there.
+        (most(9, 99, 0), false),
+    ] {
+        let due = bench.lane.due_at(TIMING, &limits).unwrap();
+        assert_eq!(due == bench.at(0), is_full, "{limits:?}");
+    }
+    // What has left counts no more.
+    assert_eq!(bench.batches(5), [3]);
+    three(&mut bench);
+    assert_eq!(bench.lane.due_at(TIMING, &most(9, 99, 7)), Some(bench.at(5)));
+}
+
+#[tokio::test]
+async fn a_batch_is_filled_up_to_its_limits() {
+    for (limits, taken) in [
+        (most(2, 99, 99), 2),
+        (most(9, 20, 99), 2),
+        (most(9, 19, 99), 1),
+        (most(9, 99, 4), 2),
+        (most(9, 99, 3), 1),
+        (most(9, 99, 1), 1),
+        (most(9, 99, 0), 3),
+        (BatchLimits { tokens: Some(6), ..most(9, 99, 99) }, 2),
+        (BatchLimits { tokens: Some(5), ..most(9, 99, 99) }, 1),
+    ] {
+        let mut bench = Bench::new();
+        three(&mut bench);
+        let batch = bench.lane.take(bench.at(60), TIMING, &limits).unwrap();
+        assert_eq!(batch.len(), taken, "{limits:?}");
+    }
+}
+
+#[tokio::test]
+async fn idle_is_counted_from_the_last_arrival_whatever_comes_back() {
+    let mut bench = Bench::new();
+    bench.arrive(4, 10, 0);
+    bench.arrive(2, 10, 0);
+    assert_eq!(bench.lane.due_at(TIMING, &LIMITS), Some(bench.at(9)));
+    let returned = bench.queued(1, 10, 0, 0);
+    let id = returned.id;
+    bench.lane.push_front(vec![Queued { accepted_at: Micros(7), ..returned }]);
+    assert_eq!(bench.lane.due_at(TIMING, &LIMITS), Some(bench.at(9)));
+    assert_eq!(bench.lane.first().map(|queued| queued.id), Some(id));
+    assert_eq!(bench.lane.oldest_accepted_at(), Some(Micros(7)));
+}
+
+/// Three that were flushed, with their ids; the second has to leave at ten, the others at twenty and thirty.
+fn flushed(bench: &mut Bench) -> Vec<RequestId> {
+    for (bytes, leave) in [(50, 20), (10, 10), (50, 30)] {
+        let queued = Queued { leave_by: Some(bench.at(leave)), estimate: 1, ..bench.queued(0, bytes, 0, 0) };
+        bench.lane.push(Queued { purses: Purses::new((bytes == 10).then_some(0), None), ..queued });
+    }
+    assert_eq!(bench.lane.flush(|_| true), 3);
+    bench.lane.waiting.iter().map(|queued| queued.id).collect()
+}
+
+/// What is still there leaves at once; one that comes later does not.
+fn only_the_rest_leaves_at_once(bench: &mut Bench, rest: usize, limits: &BatchLimits) {
+    assert_eq!(bench.lane.take(bench.at(0), TIMING, limits).map(|batch| batch.len()), Some(rest));
+    bench.arrive(1, 10, 0);
+    assert_eq!(bench.lane.due_at(TIMING, limits), Some(bench.at(6)));
+}
+
+#[tokio::test]
+async fn who_was_flushed_and_left_otherwise_flushes_nobody_else() {
+    let mut bench = Bench::new();
+    let ids = flushed(&mut bench);
+    assert_eq!(bench.lane.extract(|queued| queued.id == ids[1]).len(), 1);
+    assert_eq!(bench.lane.leave_by(), Some(bench.at(20)), "the earliest of those that are left");
+    only_the_rest_leaves_at_once(&mut bench, 2, &LIMITS);
+
+    let mut bench = Bench::new();
+    let ids = flushed(&mut bench);
+    assert!(bench.lane.withdraw(ids[1]) && !bench.lane.withdraw(ids[1]));
+    only_the_rest_leaves_at_once(&mut bench, 2, &LIMITS);
+
+    let mut bench = Bench::new();
+    flushed(&mut bench);
+    assert_eq!(bench.lane.set_aside(1, Room::of(vec![0])).len(), 0, "it is not looked at");
+    assert_eq!(bench.lane.set_aside(2, Room::of(vec![0])).len(), 1);
+    assert_eq!(bench.lane.leave_by(), Some(bench.at(20)));
+    only_the_rest_leaves_at_once(&mut bench, 2, &LIMITS);
+
+    let mut bench = Bench::new();
+    let late = flushed(&mut bench)[1];
+    let now = bench.at(10);
+    assert_eq!(bench.lane.take_late(now).iter().map(|queued| queued.id).collect::<Vec<_>>(), [late], "at that moment");
+}
+
+#[tokio::test]
+async fn one_that_is_flushed_leaves_at_once() {
+    let mut bench = Bench::new();
+    bench.arrive(0, 10, 0);
+    assert_eq!(bench.lane.flush(|_| true), 1);
+    assert_eq!(bench.lane.due_at(TIMING, &LIMITS), Some(bench.at(0)));
+}
+
+#[tokio::test]
+async fn those_that_smaller_ones_pass_by_keep_their_order() {
+    let mut bench = Bench::new();
+    let ids = flushed(&mut bench);
+    let small = BatchLimits { tokens: Some(3), overtake: true, ..LIMITS };
+    let passed: Vec<_> = bench.lane.take(bench.at(0), TIMING, &small).unwrap().iter().map(|one| one.id).collect();
+    assert_eq!(passed, [ids[1]]);
+    let left: Vec<_> = bench.lane.waiting.iter().map(|queued| queued.id).collect();
+    assert_eq!(left, [ids[0], ids[2]]);
+    only_the_rest_leaves_at_once(&mut bench, 2, &LIMITS);
+}
+
+#[tokio::test]
+async fn a_template_is_named_while_one_of_it_waits() {
+    let mut bench = Bench::new();
+    let template = Fingerprint([1; 16]);
+    for _ in 0..2 {
+        let queued = Queued { template: Some(template), ..bench.queued(0, 10, 0, 0) };
+        bench.lane.push(queued);
+    }
+    let first = bench.lane.first().unwrap().id;
+    assert!(bench.lane.withdraw(first));
+    assert_eq!(bench.lane.templates().collect::<Vec<_>>(), [(template, 1)]);
+    assert_eq!(bench.batches(5), [1]);
+    assert_eq!(bench.lane.templates().count(), 0);
 }

@@ -2,10 +2,11 @@
 //!
 //! Only whole answers of up to [`super::KEPT`] packed bytes come here, so many at a time ([`LINE`]), and no more than
 //! [`MOST_BYTES`] are unpacked of one: memory is bounded, whatever a provider sends. What cannot be unpacked has unknown
-//! usage. Brotli is not unpacked.
+//! usage.
 
 use std::io::Read;
 
+use brotli_decompressor::Decompressor;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
@@ -20,6 +21,9 @@ pub(super) const LINE: usize = 256;
 /// Bytes of one unpacked answer.
 const MOST_BYTES: u64 = 8 << 20;
 
+/// Bytes that the reader of brotli takes at a time.
+const BROTLI_BUFFER: usize = 4 << 10;
+
 /// How an answer is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
@@ -27,7 +31,8 @@ pub(super) enum Coding {
     Gzip,
     Deflate,
     Zstd,
-    /// Brotli, or several one over the other.
+    Brotli,
+    /// Another one, or several one over the other.
     Unknown,
 }
 
@@ -43,6 +48,7 @@ impl Coding {
             b"gzip" | b"x-gzip" => Self::Gzip,
             b"deflate" => Self::Deflate,
             b"zstd" => Self::Zstd,
+            b"br" => Self::Brotli,
             _ => Self::Unknown,
         }
     }
@@ -55,6 +61,7 @@ impl Coding {
             Self::Deflate => ZlibDecoder::new(packed).take(MOST_BYTES).read_to_end(&mut content),
             Self::Zstd => zstd::stream::read::Decoder::new(packed)
                 .and_then(|unpacked| unpacked.take(MOST_BYTES).read_to_end(&mut content)),
+            Self::Brotli => Decompressor::new(packed, BROTLI_BUFFER).take(MOST_BYTES).read_to_end(&mut content),
             Self::Plain | Self::Unknown => return None,
         };
         read.is_ok().then_some(content)
@@ -104,6 +111,13 @@ mod tests {
 
     const ANSWER: &[u8] = br#"{"model":"m","usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
 
+    /// The same, as another program packed it.
+    const BROTLI: [u8; 63] = [
+        27, 62, 0, 16, 140, 195, 116, 163, 61, 127, 132, 114, 108, 86, 17, 193, 242, 200, 31, 48, 201, 48, 160, 110,
+        221, 54, 43, 117, 88, 250, 192, 33, 7, 142, 159, 223, 18, 141, 37, 240, 96, 3, 78, 56, 14, 147, 117, 151, 104,
+        180, 180, 143, 53, 247, 244, 252, 90, 31, 143, 204, 25, 40, 241,
+    ];
+
     fn coding(values: &[&str]) -> Coding {
         let mut headers = HeaderMap::new();
         for value in values {
@@ -116,10 +130,10 @@ mod tests {
     fn codings_are_told_apart() {
         assert_eq!((coding(&[]), coding(&["identity"])), (Coding::Plain, Coding::Plain));
         assert_eq!(
-            (coding(&["GZip"]), coding(&["zstd"]), coding(&["deflate"])),
-            (Coding::Gzip, Coding::Zstd, Coding::Deflate)
+            [&["GZip"][..], &["zstd"], &["deflate"], &["br"]].map(coding),
+            [Coding::Gzip, Coding::Zstd, Coding::Deflate, Coding::Brotli]
         );
-        for unknown in [&["br"][..], &["gzip, gzip"], &["gzip", "br"]] {
+        for unknown in [&["compress"][..], &["gzip, gzip"], &["gzip", "br"]] {
             assert_eq!(coding(unknown), Coding::Unknown, "{unknown:?}");
         }
     }
@@ -134,6 +148,7 @@ mod tests {
             (Coding::Gzip, gzip.finish().unwrap()),
             (Coding::Deflate, zlib.finish().unwrap()),
             (Coding::Zstd, zstd::stream::encode_all(ANSWER, 1).unwrap()),
+            (Coding::Brotli, BROTLI.to_vec()),
         ];
         for (coding, bytes) in packed {
             assert_eq!(coding.unpack(&bytes).as_deref(), Some(ANSWER), "{coding:?}");

@@ -1,8 +1,9 @@
 //! Live calls, added up in memory by hour and group, and written a few times a second.
 //!
 //! Invariants: entering never blocks and never waits for the store; what is kept is bounded by [`GROUPS`], and what does not
-//! fit, or cannot be written, is counted as lost. A process that is killed loses the calls of its last moment ([`GATHER`])
-//! from the ledger; one that stops writes them first.
+//! fit is counted as lost. What a full disk did not take is kept and tried again ([`RETRY`]). A process that is killed loses
+//! what is not written from the ledger: the calls of its last moment ([`GATHER`]), or those since the disk is full; one that stops
+//! tries once more, and counts as lost what cannot be written then.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,18 +13,24 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::domain::backoff::backoff;
 use crate::domain::pricing::{PriceTable, Seller};
 use crate::domain::service::Service;
 use crate::engine::Engine;
 use crate::intake::meter::Metered;
+use crate::store::StoreError;
 use crate::store::ledger::{Group, LedgerSums, PassedCall, PassedCalls};
 use crate::tasks::Tasks;
 use crate::wire::openai::usage::Consumption;
 
 /// So long calls are added up before they are written.
 const GATHER: Duration = Duration::from_millis(250);
-/// Groups of one such time; calls of further ones are lost to the ledger.
+/// Groups that are not written yet; calls of further ones are lost to the ledger.
 const GROUPS: usize = 8_192;
+/// So long after a write that failed it is tried again …
+const RETRY: Duration = Duration::from_secs(1);
+/// … twice as long after each further one, up to this.
+const LONGEST_RETRY: Duration = Duration::from_secs(8);
 
 /// Sums by hour and group.
 #[derive(Debug, Default)]
@@ -51,6 +58,19 @@ impl Unwritten {
             }
         }
         if groups == 0 { Added::First } else { Added::More }
+    }
+
+    fn take(&mut self) -> Vec<PassedCalls> {
+        self.0.drain().map(|((hour, group), sums)| PassedCalls { hour, group, sums }).collect()
+    }
+
+    /// What was not written comes back to what was added since. How many calls find no room.
+    fn put_back(&mut self, calls: Vec<PassedCalls>) -> u64 {
+        let lost = |calls: PassedCalls| {
+            let became = self.add(calls.hour, calls.group, calls.sums);
+            if became == Added::NoRoom { calls.sums.requests } else { 0 }
+        };
+        calls.into_iter().map(lost).fold(0, u64::saturating_add)
     }
 }
 
@@ -109,19 +129,29 @@ impl Sums {
 /// Writes what was added up until nobody can add any more.
 async fn write(engine: Engine, unwritten: Arc<Mutex<Unwritten>>, mut filled: mpsc::Receiver<()>, tasks: Tasks) {
     while filled.recv().await.is_some() {
-        if !tasks.is_stopping() {
-            tokio::select! {
-                () = tasks.stop_token().cancelled() => {}
-                () = tokio::time::sleep(GATHER) => {}
+        let mut wait = GATHER;
+        for failures in 0.. {
+            if !tasks.is_stopping() {
+                tokio::select! {
+                    () = tasks.stop_token().cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
             }
-        }
-        let taken = std::mem::take(&mut *unwritten.lock());
-        let calls: Vec<_> =
-            taken.0.into_iter().map(|((hour, group), sums)| PassedCalls { hour, group, sums }).collect();
-        let count: u64 = calls.iter().map(|calls| calls.sums.requests).sum();
-        if let Err(error) = engine.store().record_calls(calls).await {
+            let is_last = tasks.is_stopping();
+            let calls = unwritten.lock().take();
+            let Err(error) = engine.store().record_calls(calls.clone()).await else { break };
             engine.telemetry().store_failed(&error);
-            engine.telemetry().ledger_lost(usize::try_from(count).unwrap_or(usize::MAX));
+            // Anything but a full disk gets no better.
+            let may_pass = matches!(error, StoreError::Unwritable(_)) && !is_last;
+            let lost = match may_pass {
+                true => unwritten.lock().put_back(calls),
+                false => calls.iter().map(|calls| calls.sums.requests).fold(0, u64::saturating_add),
+            };
+            engine.telemetry().ledger_lost(usize::try_from(lost).unwrap_or(usize::MAX));
+            if !may_pass {
+                break;
+            }
+            wait = backoff(failures, RETRY, LONGEST_RETRY, 0.0);
         }
     }
 }
@@ -157,5 +187,25 @@ mod tests {
         assert_eq!(unwritten.add(7, group(GROUPS), call), Added::NoRoom);
         assert_eq!(unwritten.add(8, group(0), call), Added::More, "one that is there has its place");
         assert_eq!((unwritten.0.len(), unwritten.0[&(8, group(0))].requests), (GROUPS, 2));
+    }
+
+    #[test]
+    fn what_was_not_written_comes_back_and_what_finds_no_room_is_counted() {
+        let call = LedgerSums::of_call(&PassedCall { usage: None, price: None, observed: None });
+        let mut unwritten = Unwritten::default();
+        unwritten.add(7, group(0), call);
+        unwritten.add(7, group(0), call);
+        unwritten.add(7, group(1), call);
+        let taken = unwritten.take();
+        assert_eq!((taken.len(), unwritten.0.len()), (2, 0));
+        assert_eq!(unwritten.add(7, group(0), call), Added::First, "its sign is waited for");
+        assert_eq!(unwritten.put_back(taken.clone()), 0);
+        assert_eq!((unwritten.0[&(7, group(0))].requests, unwritten.0[&(7, group(1))].requests), (3, 1));
+        let mut full = Unwritten::default();
+        for model in 1..=GROUPS {
+            full.add(7, group(model), call);
+        }
+        assert_eq!(full.put_back(taken), 2, "both calls of the one group that is not there");
+        assert_eq!(full.0[&(7, group(1))].requests, 2);
     }
 }

@@ -56,17 +56,21 @@ fn places_of_one_request_do_not_meet() {
 }
 
 #[test]
-fn what_was_written_to_caches_beyond_all_reads_was_read_by_nobody() {
-    let of = |cached, cache_written| LedgerRow {
-        usage: Some(Usage { input: 5_000, cached, cache_written, ..Usage::default() }),
-        ..row()
+fn what_was_written_to_a_cache_beyond_all_its_reads_was_read_by_nobody() {
+    let mut report = LedgerReport::default();
+    let mut add = |model: &str, service: &str, cached, cache_written| {
+        let usage = Usage { input: 9_000, cached, cache_written, ..Usage::default() };
+        let sums = LedgerSums { usage, ..LedgerSums::default() };
+        let group = Group { model: Arc::from(model), service: service.to_owned(), ..row().group };
+        report.add(None, 7, &group, sums);
+        report.caches.iter().map(|cache| (cache.unread(), cache.writers().len())).collect::<Vec<_>>()
     };
-    let mut sums = LedgerSums::default();
+    assert_eq!(add("plain", "sync", 0, 0), [], "no cache was used");
     // Two write the same prefix, of which one is read: at least one write was in vain.
-    for row in [of(0, 2_000), of(0, 2_000), of(2_000, 0)] {
-        sums += LedgerSums::of(&row);
-    }
-    assert_eq!(sums.cache_unread(), 2_000);
-    sums += LedgerSums::of(&of(4_000, 0));
-    assert_eq!(sums.cache_unread(), 0, "never below nothing");
+    add("m", "batch", 0, 2_000);
+    add("m", "sync", 0, 2_000);
+    assert_eq!(add("m-2026-01-01", "sync", 2_000, 0), [(2_000, 2)], "an alias reads what its version wrote");
+    // What another model reads was not written by this one.
+    assert_eq!(add("other", "sync", 9_000, 0), [(2_000, 2), (0, 0)]);
+    assert_eq!(add("m", "sync", 3_000, 0), [(0, 2), (0, 0)], "never below nothing");
 }

@@ -377,7 +377,7 @@ async fn a_database_from_before_the_ledger_gets_one() {
     store.close().await.unwrap();
     drop(store);
     // The ledger's migration is the third one; what came after it is undone as well.
-    let undone = "ALTER TABLE requests DROP COLUMN live_response; DROP TABLE ceilings; DROP TABLE callbacks;
+    let undone = "ALTER TABLE requests DROP COLUMN live_response; ALTER TABLE requests DROP COLUMN trace; DROP TABLE ceilings; DROP TABLE callbacks;
                   DROP TABLE flights; ALTER TABLE requests DROP COLUMN template;
                   ALTER TABLE requests DROP COLUMN most_output;
                   DROP TABLE ledger; DROP TABLE ledger_hours; DROP TABLE ledger_groups;

@@ -119,4 +119,14 @@ mod tests {
         let pending = batch("ended", r#"{"succeeded":2,"errored":1}"#, "null");
         assert_eq!((pending.results_pending, pending.completed, pending.failed), (true, Some(2), Some(1)));
     }
+
+    #[test]
+    fn every_count_is_in_the_sums() {
+        let counts = r#"{"processing":1,"succeeded":2,"errored":4,"canceled":8,"expired":16}"#;
+        let ended = batch("ended", counts, "\"https://x/results\"");
+        assert_eq!((ended.total, ended.completed, ended.failed), (Some(31), Some(2), Some(28)));
+        let of_one = batch("in_progress", r#"{"processing":1}"#, "\"\"");
+        assert_eq!((of_one.total, of_one.output_file_id), (Some(1), None), "an empty address is none");
+        assert_eq!(batch("in_progress", "{}", "null").total, None);
+    }
 }

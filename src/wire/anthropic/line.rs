@@ -232,4 +232,23 @@ mod tests {
             assert_eq!(line::parse(Api::Anthropic, &Bytes::from(text)), Err(BadLine::UnknownId), "{stranger}");
         }
     }
+
+    #[test]
+    fn every_error_has_the_status_of_the_live_call() {
+        for (kind, status) in [
+            ("invalid_request_error", 400),
+            ("authentication_error", 401),
+            ("billing_error", 402),
+            ("permission_error", 403),
+            ("not_found_error", 404),
+            ("conflict_error", 409),
+            ("request_too_large", 413),
+            ("rate_limit_error", 429),
+            ("timeout_error", 504),
+            ("overloaded_error", 529),
+            ("api_error", 500),
+        ] {
+            assert_eq!(status_of(kind), status, "{kind}");
+        }
+    }
 }

@@ -73,4 +73,19 @@ mod tests {
             assert_eq!(read(body).unwrap_err().param, param, "{body}");
         }
     }
+
+    #[test]
+    fn a_limit_of_tokens_is_a_whole_number() {
+        let read = |body: &'static str| peek(Endpoint::Messages, body.as_bytes());
+        assert_eq!(read(r#"{"model":"m","max_tokens":9,"messages":[]}"#).unwrap().inputs, 0);
+        assert!(read(r#"{"model":"m","max_tokens":1.5,"messages":[]}"#).is_err());
+        assert!(read(r#"{"model":"m","max_tokens":-1,"messages":[]}"#).is_err());
+    }
+
+    #[test]
+    fn only_a_limit_of_nothing_warms_the_cache() {
+        let live = |body: &'static str| peek(Endpoint::Messages, body.as_bytes()).unwrap().live;
+        assert_eq!(live(r#"{"model":"m","max_tokens":10,"messages":[]}"#), None);
+        assert_eq!(live(r#"{"model":"m","max_tokens":0,"messages":[]}"#), Some("cache-warming"));
+    }
 }

@@ -102,4 +102,24 @@ mod tests {
         let repeated = r#"data: {"type":"message_delta","usage":{"input_tokens":9,"output_tokens":40}}"#;
         assert_eq!(consumption_of_tail(repeated.as_bytes()).usage.unwrap().input, 9);
     }
+
+    #[test]
+    fn what_was_written_is_the_larger_of_the_sum_and_its_parts() {
+        let written = |sum: &str| {
+            let parts = r#""cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20}"#;
+            let read = usage(&format!(r#"{{"input_tokens":1,{sum}{parts}}}"#)).unwrap();
+            (read.input, read.cache_written, read.cache_written_1h)
+        };
+        assert_eq!(written(""), (31, 30, 20));
+        assert_eq!(written(r#""cache_creation_input_tokens":5,"#), (31, 30, 20));
+        assert_eq!(written(r#""cache_creation_input_tokens":40,"#), (41, 40, 20));
+    }
+
+    #[test]
+    fn a_count_that_is_left_out_is_nothing() {
+        let read = |json: &str| usage(json).map(|usage| (usage.input, usage.output));
+        assert_eq!(read(r#"{"input_tokens":4}"#), Some((4, 0)));
+        assert_eq!(read(r#"{"output_tokens":4}"#), Some((0, 4)));
+        assert_eq!(read("{}"), None);
+    }
 }

@@ -223,4 +223,33 @@ mod tests {
             batch.errors.iter().map(|fault| (fault.code.as_str(), fault.message.as_str(), fault.line)).collect();
         assert_eq!(read, [("400", "", Some(3)), ("", "out of order", None), ("c", "m", None), ("", "7", Some(2))]);
     }
+
+    #[test]
+    fn results_are_awaited_until_the_ids_that_are_promised_are_there() {
+        let pending = |status: &str, completed: u32, failed: u32, output: &str, error: &str| {
+            let text = format!(
+                r#"{{"id":"b","status":"{status}","output_file_id":"{output}","error_file_id":"{error}",
+                     "request_counts":{{"total":9,"completed":{completed},"failed":{failed}}}}}"#
+            );
+            parse_batch(text.as_bytes()).unwrap().results_pending
+        };
+        assert!(pending("completed", 0, 0, "", ""), "one of them must come");
+        assert!(!pending("completed", 0, 0, "o", "") && !pending("completed", 0, 0, "", "e"));
+        assert!(
+            pending("expired", 1, 0, "", "") && pending("expired", 1, 0, "", "e") && !pending("expired", 1, 0, "o", "")
+        );
+        assert!(
+            pending("expired", 0, 1, "", "") && pending("expired", 0, 1, "o", "") && !pending("expired", 0, 1, "", "e")
+        );
+        assert!(!pending("expired", 0, 0, "", ""), "nothing is promised");
+    }
+
+    #[test]
+    fn lines_are_counted_from_one() {
+        let line = |line: u32| {
+            let text = format!(r#"{{"id":"b","status":"failed","errors":{{"data":[{{"code":"c","line":{line}}}]}}}}"#);
+            parse_batch(text.as_bytes()).unwrap().errors[0].line
+        };
+        assert_eq!((line(0), line(1)), (None, Some(1)));
+    }
 }

@@ -149,4 +149,11 @@ mod tests {
         assert_eq!(read(r#"{"custom_id":"ID","response":null,"error":null}"#), Err(BadLine::Empty));
         assert_eq!(read(r#"{"custom_id":"ID","response":{"body":{}}}"#), Err(BadLine::Unreadable));
     }
+
+    #[test]
+    fn a_status_is_one_of_http() {
+        let of = |text: &str| number(&RawValue::from_string(text.to_owned()).unwrap());
+        assert_eq!(["100", "\"599\"", "429"].map(of), [Some(100), Some(599), Some(429)]);
+        assert_eq!(["99", "600", "null", "\"ok\""].map(of), [None; 4]);
+    }
 }

@@ -88,8 +88,14 @@ function total(answer) {
     ['Live price', none ? '–' : dollars(live)],
     ['Saved', none ? '–' : `${dollars(saved)}${live > 0 ? ` (${percent(saved / live)})` : ''}`],
     ['Paid twice', wasted > 0 ? dollars(wasted) : null],
+    ['Cache writes nobody read', coldWrites(answer.totals)],
     ['Since', answer.since ? clock(answer.since) : null],
   ], 'short');
+}
+
+function coldWrites({ cache_unread_tokens: tokens = 0, cache_unread_usd: usd = null }) {
+  if (tokens === 0) return null;
+  return usd === null ? `${count(tokens)} tokens` : `${dollars(usd)} (${count(tokens)} tokens)`;
 }
 
 const row = (group) => {

@@ -33,7 +33,7 @@ fn what_does_not_fit_is_found_and_named() {
     }
 }
 
-/// Each keyword that OpenAI's strict mode takes, with a value that fits and one that does not; none: not looked at.
+/// Each keyword that OpenAI's strict mode takes, with a value that fits and one that does not.
 #[test]
 fn the_keywords_of_strict_mode() {
     for (schema, fits, misfits) in [
@@ -53,21 +53,28 @@ fn the_keywords_of_strict_mode() {
         (json!({"properties": {"a": {}}, "additionalProperties": false}), json!({"a": 1}), Some(json!({"b": 1}))),
         (json!({"additionalProperties": {"type": "null"}}), json!({"a": null}), Some(json!({"a": 1}))),
         (json!({"items": {"type": "null"}}), json!([null]), Some(json!([null, 1]))),
+        (json!({"items": {"type": "null"}}), json!([]), Some(json!([1, null]))),
         (json!({"minItems": 1}), json!([1]), Some(json!([]))),
         (json!({"maxItems": 1}), json!([1]), Some(json!([1, 2]))),
         (json!({"minimum": 2}), json!(2), Some(json!(1.9))),
         (json!({"maximum": 2}), json!(2.0), Some(json!(3))),
         (json!({"exclusiveMinimum": 2}), json!(2.1), Some(json!(2))),
         (json!({"exclusiveMaximum": 2}), json!(1), Some(json!(2.0))),
-        (json!({"multipleOf": 2}), json!(3), None),
-        (json!({"pattern": "^x$"}), json!("y"), None),
-        (json!({"format": "email"}), json!("nobody"), None),
-        (json!({"description": "d", "title": "t", "default": 1}), json!("y"), None),
+        (json!({"multipleOf": 2}), json!(-4), Some(json!(3))),
+        (json!({"multipleOf": 0.1}), json!(0.3), Some(json!(0.25))),
+        (json!({"multipleOf": 0.01}), json!(123_456.78), Some(json!(0.005))),
+        (json!({"multipleOf": 3}), json!(1e300), Some(json!(1.5))),
+        (json!({"pattern": "^x$"}), json!("x"), Some(json!("y"))),
+        (json!({"format": "email"}), json!("a@b"), Some(json!("nobody"))),
+        // Beside those: what is written most.
+        (json!({"minLength": 2}), json!("éé"), Some(json!("é"))),
+        (json!({"maxLength": 1}), json!("é"), Some(json!("ab"))),
+        (json!({"oneOf": [{"type": "string"}, {"type": "null"}]}), json!(null), Some(json!(1))),
+        (json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}), json!(1), Some(json!(3))),
     ] {
         assert_eq!(misfit(&schema, &fits), None, "{schema}");
-        if let Some(misfits) = misfits {
-            assert!(misfit(&schema, &misfits).is_some(), "{schema}: {misfits}");
-        }
+        let misfits = misfits.unwrap();
+        assert!(misfit(&schema, &misfits).is_some(), "{schema}: {misfits}");
     }
 }
 
@@ -75,12 +82,9 @@ fn the_keywords_of_strict_mode() {
 fn what_is_not_known_or_written_otherwise_fits() {
     for (schema, value) in [
         // Keywords of the drafts that are not checked here, none of which the value fits.
-        (json!({"allOf": [{"type": "string"}]}), json!(1)),
-        (json!({"oneOf": [{"type": "string"}]}), json!(1)),
+        (json!({"oneOf": [{}, {}]}), json!(1)),
         (json!({"not": {}}), json!(1)),
         (json!({"if": {}, "then": {"type": "string"}}), json!(1)),
-        (json!({"minLength": 9}), json!("x")),
-        (json!({"maxLength": 0}), json!("x")),
         (json!({"uniqueItems": true}), json!([1, 1])),
         (json!({"contains": {"type": "string"}}), json!([1])),
         (json!({"prefixItems": [{"type": "string"}]}), json!([1])),
@@ -96,6 +100,8 @@ fn what_is_not_known_or_written_otherwise_fits() {
         (json!({"patternProperties": {"^a": {}}, "additionalProperties": false}), json!({"a": 1})),
         (json!({"prefixItems": [{}], "items": {"type": "string"}}), json!([1, "x"])),
         (json!({"type": "string", "nullable": true}), json!(null)),
+        (json!({"enum": ["a"], "nullable": true}), json!(null)),
+        (json!({"minLength": 9, "pattern": "x", "format": "date", "multipleOf": 7}), json!([])),
         // Known ones in another draft's form, or in none.
         (json!({"type": "date"}), json!(1)),
         (json!({"type": []}), json!(1)),
@@ -107,6 +113,10 @@ fn what_is_not_known_or_written_otherwise_fits() {
         (json!({"items": false}), json!([1])),
         (json!({"minimum": 1, "exclusiveMinimum": true}), json!(1)),
         (json!({"minItems": "2"}), json!([])),
+        (json!({"pattern": 7, "format": 7, "minLength": "9", "maxLength": -1}), json!("x")),
+        (json!({"multipleOf": 0}), json!(1)),
+        (json!({"multipleOf": "2"}), json!(1)),
+        (json!({"allOf": [], "oneOf": 7}), json!(1)),
         (json!({"$ref": "#/$defs/nowhere"}), json!(1)),
         (json!({"$ref": "https://example.com/schema"}), json!(1)),
         (json!({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "integer"}}}), json!(1)),
@@ -117,6 +127,38 @@ fn what_is_not_known_or_written_otherwise_fits() {
     ] {
         assert_eq!(misfit(&schema, &value), None, "{schema}: {value}");
     }
+}
+
+#[test]
+fn values_are_the_same_in_all_of_their_parts() {
+    for (wanted, other) in [
+        (json!([1, 2]), json!([1.0, 3])),
+        (json!([1]), json!([1, 1])),
+        (json!({"a": 1, "b": 2}), json!({"a": 1.0, "b": 3})),
+        (json!({"a": 1}), json!({"a": 1, "b": 1})),
+        (json!({"a": 1}), json!({"b": 1})),
+    ] {
+        let only = json!({"const": wanted});
+        assert!(misfit(&only, &wanted).is_none() && misfit(&only, &other).is_some(), "{wanted} {other}");
+    }
+    let nullable = json!({"type": "string", "nullable": true});
+    assert_eq!(misfit(&nullable, &json!(1)).as_deref(), Some("at the top"), "not null, and no text either");
+}
+
+#[test]
+fn multiples_are_told_as_far_as_decimals_go() {
+    let fits = |step: f64, value: f64| misfit(&json!({"multipleOf": step}), &json!(value)).is_none();
+    assert!(fits(0.01, 1_234_567.89) && fits(0.01, 9_876_543.21) && fits(0.1, 4_503_599_627.3) && fits(0.7, 0.0));
+    assert!(!fits(0.01, 1_234_567.895) && !fits(0.7, 0.35));
+    assert!(fits(0.0, 1.5) && fits(-0.5, 0.7), "no step, no rule");
+}
+
+#[test]
+fn patterns_are_work_too() {
+    let many = json!((0..600).map(|at| json!(if at == 599 { "x" } else { "y" })).collect::<Vec<_>>());
+    assert_eq!(misfit(&json!({"items": {"pattern": "^y"}}), &many), None, "it takes too long to tell");
+    let fewer = json!((0..400).map(|at| json!(if at == 399 { "x" } else { "y" })).collect::<Vec<_>>());
+    assert_eq!(misfit(&json!({"items": {"pattern": "^y"}}), &fewer).as_deref(), Some("at /*"));
 }
 
 #[test]
