@@ -224,10 +224,7 @@ impl Pair {
                 let update = BatchUpdate { id: self.batch(batch), at: self.now, event, provider: *news, lines: None };
                 both!(self, update_batch(update));
             }
-            Action::Finish { ends } => {
-                let ends: Vec<_> = ends.into_iter().map(|(index, state, len)| self.end(index, state, len)).collect();
-                both!(self, finish(ends));
-            }
+            Action::Finish { ends } => self.finish(ends).await,
             Action::Requeue { batch, ids } => {
                 both!(self, requeue(self.batch(batch), self.some(&ids), ids.len() % 2 == 0));
             }
@@ -236,7 +233,7 @@ impl Pair {
             Action::KeepDurations { model, size_class, recent } => self.keep_durations(model, size_class, recent).await,
             Action::SetOptions { ids, bits } => both!(self, set_options(self.some(&ids), i64::from(bits))),
             Action::SaveAccount { fingerprint, value } => self.save_account(fingerprint, value).await,
-            Action::Expire { age, limit } => both!(self, expire(Micros(self.now.0 - age * 1_000_000), limit)),
+            Action::Expire { age, limit } => self.expire(age, limit).await,
             Action::RecordCalls { models } => self.record(models).await,
             Action::ExpireLedger { age, limit } => self.expire_ledger(age, limit).await,
             Action::Check => both!(self, check()),
@@ -250,6 +247,15 @@ impl Pair {
     async fn record(&self, models: Vec<u8>) {
         let calls: Vec<PassedCalls> = models.into_iter().map(|model| self.calls(model)).collect();
         both!(self, record_calls(calls));
+    }
+
+    async fn finish(&self, ends: Vec<(Index, RequestState, Option<usize>)>) {
+        let ends: Vec<_> = ends.into_iter().map(|(index, state, len)| self.end(index, state, len)).collect();
+        both!(self, finish(ends));
+    }
+
+    async fn expire(&self, age: i64, limit: usize) {
+        both!(self, expire(Micros(self.now.0 - age * 1_000_000), limit));
     }
 
     async fn expire_ledger(&self, age: i64, limit: usize) {

@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn every_error_has_its_status_its_pause_and_whether_it_is_tried_again() {
-        let make: [(fn(String) -> ApiError, u16, Option<u32>, bool); 17] = [
+        type Make = fn(String) -> ApiError;
+        let make: [(Make, u16, Option<u32>, bool); 17] = [
             (ApiError::invalid_request, 400, None, false),
             (ApiError::unauthorized, 401, None, false),
             (ApiError::forbidden_origin, 403, None, false),

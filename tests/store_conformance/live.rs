@@ -45,24 +45,25 @@ pub(super) async fn a_live_call_is_known_from_its_first_mark_to_after_its_end(ki
 pub(super) async fn a_background_response_is_known_until_another_call_is_marked(kind: StoreKind) {
     let bench = bench(kind);
     let id = bench.accepted(1).await[0];
-    let keep = |text: &str| bench.store.keep_response(id, text.to_owned());
+    let keep = async |text: &str| bench.store.keep_response(id, text.to_owned()).await.unwrap();
+    let mark = async |call| assert!(bench.store.mark_live(vec![id], call).await.is_ok());
     let known = || async { bench.store.request(id).await.unwrap().unwrap().response };
-    assert!(!keep("resp_0").await.unwrap(), "no call is out");
+    assert!(!keep("resp_0").await, "no call is out");
     let handed = LiveCall { service: Service::Background8h, since: at(30), sent_at: None };
-    bench.store.mark_live(vec![id], handed).await.unwrap();
-    assert!(!keep("resp_1").await.unwrap(), "it was not sent");
+    mark(handed).await;
+    assert!(!keep("resp_1").await, "it was not sent");
     let sent = LiveCall { sent_at: Some(at(31)), ..handed };
-    bench.store.mark_live(vec![id], sent).await.unwrap();
+    mark(sent).await;
     assert!(!bench.store.keep_response(bench.request().id, "resp_2".to_owned()).await.unwrap(), "of nobody");
-    assert!(keep("resp_3").await.unwrap());
+    assert!(keep("resp_3").await);
     assert_eq!(known().await.as_deref(), Some("resp_3"));
     assert_eq!(bench.store.request(id).await.unwrap().unwrap().live, Some(sent));
     let next = LiveCall { service: Service::Background2h, since: at(40), sent_at: Some(at(40)) };
-    bench.store.mark_live(vec![id], next).await.unwrap();
+    mark(next).await;
     assert_eq!(known().await, None, "another call's");
-    assert!(keep("resp_4").await.unwrap());
+    assert!(keep("resp_4").await);
     assert!(bench.finish(id, RequestState::Completed, 50, Some("{}")).await);
-    assert!(!keep("resp_5").await.unwrap());
+    assert!(!keep("resp_5").await);
     assert_eq!(known().await.as_deref(), Some("resp_4"), "kept");
 }
 

@@ -200,6 +200,7 @@ impl Bench {
             body_len: 22,
             template: None,
             most_output: None,
+            trace: None,
         };
         let waiter = self.engine.waiters().register(request.id);
         self.store.accept(request.clone(), Bytes::from_static(b"{\"model\":\"gpt-6-luna\"}")).await.unwrap();
