@@ -181,6 +181,7 @@ conformance!(
     live:
         what_a_live_call_answers_is_no_batchs_business,
         a_live_call_is_known_from_its_first_mark_to_after_its_end,
+        a_background_response_belongs_to_a_call_that_was_sent,
         a_background_response_is_known_until_another_call_is_marked,
         the_last_flight_of_a_template_is_kept,
         durations_are_kept_and_replaced,

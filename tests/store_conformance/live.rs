@@ -42,29 +42,37 @@ pub(super) async fn a_live_call_is_known_from_its_first_mark_to_after_its_end(ki
     assert_eq!(bench.store.request(id).await.unwrap().unwrap().live.unwrap().sent_at, Some(at(40)), "kept");
 }
 
+pub(super) async fn a_background_response_belongs_to_a_call_that_was_sent(kind: StoreKind) {
+    let bench = bench(kind);
+    let id = bench.accepted(1).await[0];
+    let keep = async |id, text: &str| bench.store.keep_response(id, text.to_owned()).await.unwrap();
+    assert!(!keep(id, "resp_0").await, "no call is out");
+    let handed = LiveCall { service: Service::Background8h, since: at(30), sent_at: None };
+    bench.store.mark_live(vec![id], handed).await.unwrap();
+    assert!(!keep(id, "resp_1").await, "it was not sent");
+    let sent = LiveCall { sent_at: Some(at(31)), ..handed };
+    bench.store.mark_live(vec![id], sent).await.unwrap();
+    assert!(!keep(bench.request().id, "resp_2").await, "of nobody");
+    assert!(keep(id, "resp_3").await);
+    let record = bench.store.request(id).await.unwrap().unwrap();
+    assert_eq!((record.response.as_deref(), record.live), (Some("resp_3"), Some(sent)));
+}
+
 pub(super) async fn a_background_response_is_known_until_another_call_is_marked(kind: StoreKind) {
     let bench = bench(kind);
     let id = bench.accepted(1).await[0];
     let keep = async |text: &str| bench.store.keep_response(id, text.to_owned()).await.unwrap();
-    let mark = async |call| assert!(bench.store.mark_live(vec![id], call).await.is_ok());
-    let known = || async { bench.store.request(id).await.unwrap().unwrap().response };
-    assert!(!keep("resp_0").await, "no call is out");
-    let handed = LiveCall { service: Service::Background8h, since: at(30), sent_at: None };
-    mark(handed).await;
-    assert!(!keep("resp_1").await, "it was not sent");
-    let sent = LiveCall { sent_at: Some(at(31)), ..handed };
-    mark(sent).await;
-    assert!(!bench.store.keep_response(bench.request().id, "resp_2".to_owned()).await.unwrap(), "of nobody");
-    assert!(keep("resp_3").await);
-    assert_eq!(known().await.as_deref(), Some("resp_3"));
-    assert_eq!(bench.store.request(id).await.unwrap().unwrap().live, Some(sent));
-    let next = LiveCall { service: Service::Background2h, since: at(40), sent_at: Some(at(40)) };
-    mark(next).await;
-    assert_eq!(known().await, None, "another call's");
-    assert!(keep("resp_4").await);
+    let known = async || bench.store.request(id).await.unwrap().unwrap().response;
+    for (service, minute) in [(Service::Background8h, 30), (Service::Background2h, 40)] {
+        let call = LiveCall { service, since: at(minute), sent_at: Some(at(minute)) };
+        bench.store.mark_live(vec![id], call).await.unwrap();
+        assert_eq!(known().await, None, "another call's");
+        assert!(keep(service.as_str()).await);
+        assert_eq!(known().await.as_deref(), Some(service.as_str()));
+    }
     assert!(bench.finish(id, RequestState::Completed, 50, Some("{}")).await);
     assert!(!keep("resp_5").await);
-    assert_eq!(known().await.as_deref(), Some("resp_4"), "kept");
+    assert_eq!(known().await.as_deref(), Some(Service::Background2h.as_str()), "kept");
 }
 
 pub(super) async fn the_last_flight_of_a_template_is_kept(kind: StoreKind) {
