@@ -99,6 +99,7 @@ fn every_key_commented_out_in_proxy_toml_is_known_and_well_typed() {
             "is for kind",
             "whsec_",
             "no provider is called",
+            "this build sends no spans",
         ]
         .iter()
         .any(|part| line.contains(part))
