@@ -193,10 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_name_lists_the_known_ones_and_changes_nothing() {
+    fn unknown_name_is_told_the_nearest_one_and_changes_nothing() {
         let faults = Faults::new(&["quota".into()]).unwrap();
         let error = faults.replace(&["poll-500".into(), "pol-500".into()]).unwrap_err();
-        assert!(error.contains("'pol-500'") && error.contains("create-lost, "), "{error}");
+        assert!(error.contains("'pol-500', perhaps poll-500?"), "{error}");
         assert!(faults.replace(&["poll-500:x".into()]).is_err());
         assert!(!faults.take(Fault::Poll500) && faults.take(Fault::Quota));
     }

@@ -178,10 +178,10 @@ async fn a_route_of_the_same_shape_changes_provider_model_and_key() {
 async fn a_kind_without_batches_goes_live_and_says_so() {
     let provider = Provider::quick().await;
     let base = provider.sim.base_url();
-    let tables = format!("[providers.xai]\nkind = \"xai\"\nbase_url = \"{base}\"\n");
+    let tables = format!("[providers.own]\nkind = \"vllm\"\nbase_url = \"{base}\"\n");
     let proxy = Proxy::with(&provider, &tables).await;
     let body = json!({"model": "gpt-6-luna", "messages": [{"role": "user", "content": probe(6)}]}).to_string();
-    let reply = proxy.client.post("/batch/xai/v1/chat/completions", &[], body).await;
+    let reply = proxy.client.post("/batch/own/v1/chat/completions", &[], body).await;
     assert_eq!((reply.status.as_u16(), reply.header("x-nightbus-passthrough")), (200, "provider-has-no-batch"));
     assert!(provider.requests("/v1/batches").await.is_empty());
 }
