@@ -155,7 +155,8 @@ fn kinds_know_their_address_and_what_they_cannot_do() {
     for (text, expected) in [
         ("[providers.own]\nkind = \"vllm\"", "providers.own.base_url: is required"),
         ("[providers.azure]\nkind = \"azure\"", "providers.azure.base_url: is required"),
-        ("[providers.m]\nkind = \"openrouter\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
+        ("[providers.openai]\ncreation_patience = \"1h\"", "is for kind \"openrouter\" alone"),
+        ("[providers.m]\nkind = \"openrouter\"\nendpoint_prefix = \"v1\"", "expected a path"),
         ("[providers.openai]\napi_version = \"1\"", "azure"),
         ("[providers.azure]\nkind = \"azure\"\nbase_url = \"http://h/v1\"\napi_version = \"a&b\"", "api_version"),
         ("[providers.x]\nkind = \"mistal\"\nbase_url = \"http://h/v1\"", "mistral"),
