@@ -32,6 +32,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::gemini::GeminiProvider;
 use crate::upstream::mistral::MistralProvider;
 use crate::upstream::openai::OpenAiProvider;
+use crate::upstream::openrouter::OpenRouterProvider;
 use crate::upstream::provider::BatchProvider;
 use crate::upstream::together::TogetherProvider;
 use crate::upstream::xai::XaiProvider;
@@ -257,9 +258,13 @@ pub(crate) fn batch_provider(
         BatchWire::Mistral => Arc::new(MistralProvider::new(client.clone(), &provider.base_url, capability)),
         BatchWire::Gemini => Arc::new(GeminiProvider::new(client.clone(), &provider.base_url, capability)),
         BatchWire::Xai => Arc::new(XaiProvider::new(client.clone(), &provider.base_url, capability)),
+        BatchWire::OpenRouter => {
+            let prefix = provider.endpoint_prefix.as_deref().unwrap_or("/api/v1");
+            Arc::new(OpenRouterProvider::new(client.clone(), &provider.base_url, prefix, capability))
+        }
         BatchWire::Together => Arc::new(TogetherProvider::new(client.clone(), &provider.base_url, capability)),
         // One without batches is asked for live calls alone.
-        BatchWire::OpenAi | BatchWire::None { .. } => {
+        BatchWire::OpenAi | BatchWire::None => {
             let version = provider.api_version.as_deref();
             Arc::new(OpenAiProvider::new(client.clone(), &provider.base_url, version, capability))
         }

@@ -96,6 +96,8 @@ impl Setup {
                 api_version: None,
                 completion_window: None,
                 min_poll: None,
+                creation_patience: None,
+                endpoint_prefix: None,
                 max_live_calls: None,
                 cache_hour: false,
                 background_windows: None,

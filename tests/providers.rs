@@ -21,6 +21,8 @@ mod kind;
 mod suite;
 #[path = "providers/table.rs"]
 mod table;
+#[path = "providers/unsettled.rs"]
+mod unsettled;
 #[path = "providers/without_batches.rs"]
 mod without_batches;
 
@@ -51,6 +53,7 @@ kinds! {
     mistral: kind::MISTRAL;
     together: kind::TOGETHER;
     xai: kind::XAI;
+    openrouter: kind::OPENROUTER;
 }
 
 /// A kind that speaks batches and is not in the suite would have no row.

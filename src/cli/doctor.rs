@@ -157,12 +157,14 @@ async fn upstream(config: &Config, provider: &ProviderConfig) -> anyhow::Result<
         BatchWire::Together => "/batches",
         BatchWire::Mistral => "/batch/jobs?page_size=1",
         BatchWire::Anthropic => "/messages/batches?limit=1",
-        BatchWire::Gemini => {
-            let what = "not asked for: its list is not where the others' are; `--batch MODEL` proves them".to_owned();
+        wire @ (BatchWire::Gemini | BatchWire::OpenRouter) => {
+            let why =
+                if wire == BatchWire::Gemini { "its list is not where the others' are" } else { "it has no list" };
+            let what = format!("not asked for: {why}; `--batch MODEL` proves them");
             findings.push(Finding::new("batches", Verdict::Ok, what));
             return Ok(findings);
         }
-        BatchWire::None { .. } => {
+        BatchWire::None => {
             let what = "none that nightbus speaks: marked calls go live, at the full price".to_owned();
             findings.push(Finding::new("batches", Verdict::Warn, what));
             return Ok(findings);

@@ -53,11 +53,10 @@ pub enum BatchWire {
     Gemini,
     /// xAI's batches over OpenAI's files.
     Xai,
-    /// None that nightbus speaks: deferrable calls go live.
-    None {
-        /// `endpoints` in proxy.toml say that this server has OpenAI's batches after all.
-        may_be_told: bool,
-    },
+    /// OpenRouter's batches, with lines and results inline.
+    OpenRouter,
+    /// None, unless `endpoints` in proxy.toml say that this server has OpenAI's: deferrable calls go live.
+    None,
 }
 
 /// The header of a key that nightbus holds.
@@ -84,9 +83,6 @@ struct Row {
 const fn row(kind: ProviderKind, name: &'static str, base_url: Option<&'static str>, wire: BatchWire) -> Row {
     Row { kind, name, base_url, api: Api::OpenAi, key: KeyHeader::Bearer, wire }
 }
-
-const OTHER_WIRE: BatchWire = BatchWire::None { may_be_told: false };
-const NO_BATCHES: BatchWire = BatchWire::None { may_be_told: true };
 
 /// In the order in which they are documented; the first is the default.
 const ROWS: [Row; 13] = [
@@ -124,9 +120,9 @@ const ROWS: [Row; 13] = [
     row(ProviderKind::Mistral, "mistral", Some("https://api.mistral.ai/v1"), BatchWire::Mistral),
     row(ProviderKind::Together, "together", Some("https://api.together.ai/v1"), BatchWire::Together),
     row(ProviderKind::Xai, "xai", Some("https://api.x.ai/v1"), BatchWire::Xai),
-    row(ProviderKind::OpenRouter, "openrouter", Some("https://openrouter.ai/api/v1"), OTHER_WIRE),
-    row(ProviderKind::Vllm, "vllm", None, NO_BATCHES),
-    row(ProviderKind::OpenAiCompatible, "openai-compatible", None, NO_BATCHES),
+    row(ProviderKind::OpenRouter, "openrouter", Some("https://openrouter.ai/api/v1"), BatchWire::OpenRouter),
+    row(ProviderKind::Vllm, "vllm", None, BatchWire::None),
+    row(ProviderKind::OpenAiCompatible, "openai-compatible", None, BatchWire::None),
 ];
 
 const FIRST: &Row = &ROWS[0];

@@ -1,6 +1,7 @@
 //! `[providers.NAME]`: names, addresses, and the keys that nightbus holds for them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::Uri;
 use secrecy::ExposeSecret as _;
@@ -104,13 +105,15 @@ fn check_name(tree: &mut Tree, path: &KeyPath, name: &str) {
 
 fn provider(tree: &mut Tree, environment: &Environment, path: &KeyPath, name: &str) -> ProviderConfig {
     let kind = kind_of(tree, path, name);
-    check_endpoints(tree, path, kind);
+    let (creation_patience, endpoint_prefix) = openrouters_own(tree, path, kind);
     ProviderConfig {
         name: name.to_owned(),
         kind,
         api_version: api_version(tree, path, kind),
         completion_window: completion_window(tree, path, kind),
         min_poll: tree.given_duration(&path.child("min_poll")),
+        creation_patience,
+        endpoint_prefix,
         base_url: base_url(tree, path, name),
         api_key: from_environment(tree, environment, &path.child("api_key_env")),
         max_requests: tree.small(&path.child("max_requests")),
@@ -141,18 +144,19 @@ fn built_in_url(kind: ProviderKind, name: &str) -> Option<&'static str> {
     kind.base_url().filter(|_| !is_generic || name == kind.as_str())
 }
 
-/// Endpoints that are to be batched where nightbus speaks no batch API of the kind.
-fn check_endpoints(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) {
-    let endpoints = path.child("endpoints");
-    let asks = tree.texts(&endpoints).is_some_and(|endpoints| !endpoints.is_empty());
-    if asks && kind.batch_wire() == (BatchWire::None { may_be_told: false }) {
-        let message = format!(
-            "the batch API of kind \"{}\" has another wire than this version speaks: its calls go live; leave endpoints \
-             out",
-            kind.as_str()
-        );
-        tree.mistake(&endpoints, message);
+/// How long requests wait whose batch may exist and cannot be looked up, and how it names endpoints: OpenRouter's alone.
+fn openrouters_own(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> (Option<Duration>, Option<String>) {
+    let (patience, prefix) = (path.child("creation_patience"), path.child("endpoint_prefix"));
+    let read = (tree.given_duration(&patience), tree.text(&prefix));
+    for key in [(read.0.is_some(), &patience), (read.1.is_some(), &prefix)] {
+        if key.0 && kind != ProviderKind::OpenRouter {
+            tree.mistake(key.1, "is for kind \"openrouter\" alone");
+        }
     }
+    if read.1.as_ref().is_some_and(|prefix| !prefix.starts_with('/')) {
+        tree.mistake(&prefix, "expected a path, such as \"/api/v1\"");
+    }
+    read
 }
 
 /// The secret with which the provider signs what it says of its batches.
@@ -203,7 +207,7 @@ fn max_live_calls(tree: &mut Tree, path: &KeyPath, kind: ProviderKind) -> Option
     let key = path.child("max_live_calls");
     let most = tree.small(&key)?;
     let told = tree.texts(&path.child("endpoints")).is_some_and(|endpoints| !endpoints.is_empty());
-    if told || !matches!(kind.batch_wire(), BatchWire::None { .. }) {
+    if told || !matches!(kind.batch_wire(), BatchWire::None) {
         tree.mistake(&key, "is for kinds without batches, and this provider has some: leave it out");
     }
     Some(most)

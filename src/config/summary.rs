@@ -111,6 +111,12 @@ impl Lines {
         if let Some(pause) = provider.min_poll {
             self.duration(&key("min_poll"), pause);
         }
+        if let Some(patience) = provider.creation_patience {
+            self.duration(&key("creation_patience"), patience);
+        }
+        if let Some(prefix) = &provider.endpoint_prefix {
+            self.text(&key("endpoint_prefix"), prefix);
+        }
         self.optional(&key("max_requests"), provider.max_requests);
         self.optional(&key("max_bytes"), provider.max_bytes);
         self.optional(&key("in_flight_tokens"), provider.in_flight_tokens);

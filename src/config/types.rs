@@ -108,6 +108,10 @@ pub struct ProviderConfig {
     pub completion_window: Option<String>,
     /// The shortest pause between two looks at one batch; none: the kind's own.
     pub min_poll: Option<Duration>,
+    /// How long requests wait whose batch may have been created and cannot be looked up; none: the kind's own.
+    pub creation_patience: Option<Duration>,
+    /// What stands before an endpoint in the creation of a batch; none: the kind's own.
+    pub endpoint_prefix: Option<String>,
     /// Without batches: how many marked calls run live at a time; none: they go live at once.
     pub max_live_calls: Option<u32>,
     /// Marks of the prompt cache without a time ask for an hour in deferred calls.

@@ -44,6 +44,7 @@ mod run;
 mod running;
 mod settle;
 mod submit;
+mod unsettled;
 mod validation;
 pub mod view;
 pub mod waiters;

@@ -19,6 +19,7 @@ use crate::engine::input_file::stream_lines;
 use crate::engine::rescue::{self, Rescue};
 use crate::engine::run::{StepError, credentials, wait_after};
 use crate::engine::settle::{self, Refusal};
+use crate::engine::unsettled;
 use crate::engine::validation;
 use crate::store::{BatchRecord, BatchUpdate, ProviderBatch, RequestRecord};
 use crate::upstream::provider::{BatchInput, BatchProvider, CreateBatch, Credentials, InputFile, Sought};
@@ -141,6 +142,13 @@ pub(crate) async fn create(
         return settle::fail_all(context, batch, &no_credentials(batch)).await;
     };
     let resumed = unsettled;
+    if let Some(patience) = provider.capability().creation_patience {
+        // What was sent stands written in the batch.
+        if let Some(since) = unsettled::since(batch) {
+            return unsettled::outlast(context, batch, (since, patience), "nightbus stopped before it came").await;
+        }
+        unsettled = false;
+    }
     for attempt in 0.. {
         if unsettled && let Some(found) = look_up(context, provider.as_ref(), &credentials, batch).await? {
             return created(context, batch, &found, started).await;
@@ -162,10 +170,13 @@ pub(crate) async fn create(
         };
         let call =
             CreateBatch { id: batch.id, input, endpoint: batch.lane.endpoint, model: Arc::clone(&batch.lane.model) };
-        match provider.create(&credentials, call).await {
+        let Some(created_there) = unsettled::send(context, batch, provider.as_ref(), &credentials, call).await? else {
+            return Ok(());
+        };
+        match created_there {
             Ok(object) => {
                 crash::point("created-before-record");
-                return created(context, batch, &object, started).await;
+                return unsettled::keep(context, provider.as_ref(), || created(context, batch, &object, started)).await;
             }
             Err(error) if error.is_too_large() && provider.capability().inline => {
                 context.telemetry.provider_error("create", &error, None);

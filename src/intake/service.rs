@@ -461,7 +461,7 @@ impl Intake {
 
 /// Why a marked call is live where the provider has no batch for it.
 fn not_batchable(provider: &ProviderConfig) -> &'static str {
-    let has_batches = !matches!(provider.kind.batch_wire(), BatchWire::None { .. }) || provider.endpoints.is_some();
+    let has_batches = !matches!(provider.kind.batch_wire(), BatchWire::None) || provider.endpoints.is_some();
     if has_batches { "endpoint-not-batchable" } else { "provider-has-no-batch" }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use http::StatusCode;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -150,7 +151,7 @@ impl Batches {
 
 /// `POST /batches`.
 pub(super) fn create(state: &Arc<State>, account: &Account, body: &[u8]) -> Outcome {
-    let order = Order::checked(account.dialect, body)?;
+    let order = Order::checked(state, account, body)?;
     if state.faults.take(Fault::Create500) {
         return Err(ApiFailure::server().into());
     }
@@ -184,11 +185,20 @@ pub(super) fn create(state: &Arc<State>, account: &Account, body: &[u8]) -> Outc
     if state.faults.take(Fault::Create500After) {
         return Err(ApiFailure::server().into());
     }
-    Ok(reply::ok(&answer))
+    let mut answer = reply::ok(&answer);
+    if account.dialect == Dialect::OpenRouter {
+        *answer.status_mut() = StatusCode::ACCEPTED;
+    }
+    Ok(answer)
 }
 
 /// `GET /batches/{id}`.
 pub(super) fn get(state: &State, account: &Account, id: &str) -> Outcome {
+    Ok(reply::ok(&shown(state, account, id)?))
+}
+
+/// What a look at a batch shows.
+pub(super) fn shown(state: &State, account: &Account, id: &str) -> Result<Value, Failure> {
     let batch = find(state, account, id)?;
     if state.faults.take(Fault::Poll500) {
         return Err(ApiFailure::server().into());
@@ -199,7 +209,7 @@ pub(super) fn get(state: &State, account: &Account, id: &str) -> Outcome {
     if state.faults.take(Fault::PollCut) {
         return Err(Failure::Cut);
     }
-    Ok(reply::ok(&view::read(state, &batch)))
+    Ok(view::read(state, &batch))
 }
 
 /// `GET /batches`.

@@ -2,7 +2,7 @@
 //!
 //! Each lives below a path of its own (`/groq/openai/v1/…` for Groq), over the same files, batches, faults and counters;
 //! none sees another's. Differences that are numbers and switches stand in [`Rules`]; objects of another shape are made in
-//! `mistral`, `together`, `gemini` and `xai`. Strict: what the provider's documentation does not name is refused.
+//! `mistral`, `together`, `gemini`, `xai` and `openrouter`. Strict: what the provider's documentation does not name is refused.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::sim::files::LIFETIMES;
 use crate::sim::limits::Limits;
-use crate::sim::{gemini, mistral, together, xai};
+use crate::sim::{gemini, mistral, openrouter, together, xai};
 
 /// Whose API a call is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,6 +26,7 @@ pub(super) enum Dialect {
     Together,
     Gemini,
     Xai,
+    OpenRouter,
 }
 
 /// What a dialect takes and shows.
@@ -186,6 +187,18 @@ const XAI: Rules = Rules {
     ..OPENAI
 };
 
+/// Section 4.12.
+const OPENROUTER: Rules = Rules {
+    base: "/openrouter/api/v1",
+    endpoints: &["/chat/completions", "/responses", "/embeddings"],
+    limits: limits(5_000, 200_000_000),
+    lifetimes: None,
+    lists: false,
+    bare_lines: true,
+    result_files: false,
+    ..OPENAI
+};
+
 /// A path in OpenAI's terms.
 pub(super) struct Place {
     pub(super) dialect: Dialect,
@@ -195,7 +208,7 @@ pub(super) struct Place {
 }
 
 impl Dialect {
-    const OTHERS: [Self; 8] = [
+    const OTHERS: [Self; 9] = [
         Self::Azure,
         Self::Groq,
         Self::DashScope,
@@ -204,6 +217,7 @@ impl Dialect {
         Self::Together,
         Self::Gemini,
         Self::Xai,
+        Self::OpenRouter,
     ];
 
     /// What it takes and shows.
@@ -218,6 +232,7 @@ impl Dialect {
             Self::Together => &TOGETHER,
             Self::Gemini => &GEMINI,
             Self::Xai => &XAI,
+            Self::OpenRouter => &OPENROUTER,
         }
     }
 
@@ -245,6 +260,8 @@ impl Dialect {
             Self::Together => (rest == "/files/upload").then(|| "/files".to_owned()),
             Self::Xai if rest.ends_with("/cancel") => return NOWHERE.to_owned(),
             Self::Xai => rest.strip_suffix(":cancel").map(|rest| format!("{rest}/cancel")),
+            Self::OpenRouter if rest.ends_with("/cancel") || rest.starts_with("/files") => return NOWHERE.to_owned(),
+            Self::OpenRouter => rest.strip_prefix(openrouter::BY_HAND).map(|id| format!("/batches/{id}/cancel")),
             // One batch by its whole name (`batches/…`), and the creation. What is more is in `gemini`, or nowhere.
             Self::Gemini => match rest.strip_prefix("/batches/batches/") {
                 Some(id) if !id.contains('/') => Some(format!("/batches/{id}")),
@@ -298,6 +315,7 @@ impl Dialect {
             Self::Together => together::job(&object),
             Self::Gemini => gemini::dressed(object),
             Self::Xai => xai::job(&object),
+            Self::OpenRouter => openrouter::job(&object),
         }
     }
 
@@ -312,7 +330,7 @@ impl Dialect {
             Self::Mistral => json!({"object": "list", "total": batches.len(), "data": batches}),
             Self::Together => Value::Array(batches),
             // There is no list (`Rules::lists`), or one of its own.
-            Self::Gemini | Self::Xai => Value::Null,
+            Self::Gemini | Self::Xai | Self::OpenRouter => Value::Null,
         }
     }
 }
@@ -351,6 +369,9 @@ mod tests {
             ("/together/v1/files/upload", Dialect::Together, "/v1/files"),
             ("/gemini/v1beta/openai/batches/batches/b", Dialect::Gemini, "/v1/batches/b"),
             ("/xai/v1/batches/b:cancel", Dialect::Xai, "/v1/batches/b/cancel"),
+            ("/openrouter/api/v1/batches/b", Dialect::OpenRouter, "/v1/batches/b"),
+            ("/openrouter/api/v1/batches/b/cancel", Dialect::OpenRouter, "/v1/no-such-route"),
+            ("/openrouter/api/v1/files", Dialect::OpenRouter, "/v1/no-such-route"),
             ("/gemini/v1beta/openai/files", Dialect::Gemini, "/v1/no-such-route"),
             ("/gemini/v1beta/openai/chat/completions", Dialect::Gemini, "/v1/chat/completions"),
         ] {

@@ -21,6 +21,7 @@ mod life;
 mod limits;
 mod live;
 mod mistral;
+mod openrouter;
 mod order;
 mod output;
 mod peek;

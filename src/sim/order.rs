@@ -11,7 +11,7 @@ use crate::sim::dialect::Dialect;
 use crate::sim::files::LIFETIMES;
 use crate::sim::reply::{ApiFailure, Failure, bad_request};
 use crate::sim::state::{Account, State};
-use crate::sim::{gemini, mistral, together, xai};
+use crate::sim::{gemini, mistral, openrouter, together, xai};
 
 /// What a create call asks for.
 pub(super) struct Order {
@@ -26,7 +26,8 @@ pub(super) struct Order {
 
 impl Order {
     /// Reads and checks the body of the call.
-    pub(super) fn checked(dialect: Dialect, body: &[u8]) -> Result<Self, Failure> {
+    pub(super) fn checked(state: &State, account: &Account, body: &[u8]) -> Result<Self, Failure> {
+        let dialect = account.dialect;
         let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
             let message = "We could not parse the JSON body of your request.";
             return Err(ApiFailure::invalid(400, None, None, message).into());
@@ -36,6 +37,7 @@ impl Order {
             Dialect::Together => together::order(&fields),
             Dialect::Gemini => gemini::order(&fields),
             Dialect::Xai => xai::order(&fields),
+            Dialect::OpenRouter => openrouter::order(state, account, body),
             Dialect::OpenAi | Dialect::Azure | Dialect::Groq | Dialect::DashScope | Dialect::Doubleword => {
                 Self::of_files_and_batches(dialect, &fields)
             }

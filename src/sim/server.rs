@@ -24,7 +24,7 @@ use crate::sim::counters::Seen;
 use crate::sim::dialect::Dialect;
 use crate::sim::reply::{self, ApiFailure, Failure, Outcome};
 use crate::sim::state::{Account, State};
-use crate::sim::{admin, anthropic, background, batches, content, files, gemini, live, upload, xai};
+use crate::sim::{admin, anthropic, background, batches, content, files, gemini, live, openrouter, upload, xai};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
@@ -166,6 +166,7 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Outcome {
             xai::results(state, &account, id, &query)
         }
         ("GET", ["batches"]) => batches::list(state, &account, &query),
+        ("GET", ["batches", id]) if account.dialect == Dialect::OpenRouter => openrouter::get(state, &account, id),
         ("GET", ["batches", id]) => batches::get(state, &account, id),
         ("POST", ["batches", id, "cancel"]) => batches::cancel(state, &account, id),
         ("GET", ["models"]) => live::models(),

@@ -174,6 +174,13 @@ impl Telemetry {
         self.inner.metrics.rescues.inc();
     }
 
+    /// The answer to a batch's creation was lost, and it cannot be looked up: it may run and be billed. Its requests end with an error
+    /// after `wait`.
+    pub fn batch_unsettled(&self, id: BatchId, lines: u32, wait: Duration) {
+        tracing::warn!(batch = %id, lines, wait_ms = millis(wait), "the creation of a batch got no answer, and it cannot be looked up: it may be billed, and is not sent again");
+        self.inner.metrics.batches_unsettled.inc();
+    }
+
     /// The answer of a live call was lost: it may have been executed and billed. It is made again after `wait` at the earliest.
     pub fn live_call_unsettled(&self, id: RequestId, service: &str, wait: Duration) {
         let service = service_label(service);

@@ -93,6 +93,7 @@ pub(super) struct Metrics {
     pub(super) flights: Family<ByState, Counter>,
     pub(super) rescues: Counter,
     pub(super) unsettled: Family<ByService, Counter>,
+    pub(super) batches_unsettled: Counter,
     pub(super) wasted: Family<ByService, Counter>,
     pub(super) wasted_usd: Dollars,
     pub(super) paid: Dollars,
@@ -166,6 +167,7 @@ impl Metrics {
             flights: Family::default(),
             rescues: Counter::default(),
             unsettled: Family::default(),
+            batches_unsettled: Counter::default(),
             wasted: Family::default(),
             wasted_usd: Dollars::default(),
             paid: Dollars::default(),
@@ -226,6 +228,8 @@ impl Metrics {
         own.register("flights", "Test flights by what became of them", self.flights.clone());
         own.register("fallbacks", "Requests served otherwise than by batch", self.fallbacks.clone());
         own.register("rescues", "Batches cancelled for a deadline", self.rescues.clone());
+        let about = "Batches whose creation got no answer and cannot be looked up";
+        own.register("batches_unsettled", about, self.batches_unsettled.clone());
         own.register("live_calls_unsettled", "Live calls whose answer was lost", self.unsettled.clone());
         own.register(
             "wasted_answers",

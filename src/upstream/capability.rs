@@ -24,6 +24,9 @@ pub struct Capability {
     pub batches_per_hour: Option<u32>,
     /// The lines are in the call that creates the batch: there are no files, and no metadata that could name it.
     pub inline: bool,
+    /// A batch whose creation got no answer cannot be looked up: its requests wait so long, and then end with an error. None: it
+    /// can be.
+    pub creation_patience: Option<Duration>,
     /// Endpoints that can be batched.
     pub endpoints: Vec<Endpoint>,
     /// Endpoints whose live calls take `service_tier: "flex"`.
@@ -88,6 +91,7 @@ impl Capability {
             },
             file_expiry_seconds: kind.file_expiry_seconds,
             inline: kind.inline,
+            creation_patience: kind.creation_patience.map(|patience| provider.creation_patience.unwrap_or(patience)),
             upload: kind.upload,
             files_settle: kind.files_settle,
             line_form: kind.line_form,
@@ -107,15 +111,40 @@ impl Capability {
         days.or_else(|| window.strip_suffix('h').and_then(number)).unwrap_or(24)
     }
 
-    /// OpenAI's wire with nothing beyond what all have: no flex, no background windows, no count of batches in an hour, and an expiry of files is not known
-    /// of.
+    /// OpenAI's wire with nothing beyond what all have: no flex, no background windows, no count of batches in an hour, and an
+    /// expiry of files is not known of.
     fn compatible() -> Self {
         Self {
             flex_endpoints: Vec::new(),
             windows: Vec::new(),
             file_expiry_seconds: None,
             batches_per_hour: None,
-            ..Self::of_kind(ProviderKind::OpenAi)
+            ..Self::openai()
+        }
+    }
+
+    /// providers.md, sections 1.2, 1.3, 1.8 and 1.12.
+    fn openai() -> Self {
+        Self {
+            max_requests: 50_000,
+            max_bytes: 200_000_000,
+            max_embedding_inputs: 50_000,
+            in_flight_tokens: None,
+            batches_per_hour: Some(2_000),
+            inline: false,
+            creation_patience: None,
+            endpoints: Endpoint::of_api(Api::OpenAi),
+            flex_endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
+            windows: vec![Service::Background8h, Service::Background2h],
+            file_expiry_seconds: Some(14 * 24 * 3600),
+            upload: Upload::OPENAI,
+            files_settle: false,
+            line_form: LineForm::OpenAi,
+            completion_window: DAY.to_owned(),
+            partial_results: false,
+            lines_come_late: false,
+            min_poll: Duration::ZERO,
+            live_calls: None,
         }
     }
 
@@ -182,31 +211,20 @@ impl Capability {
             ProviderKind::Xai => {
                 Self { endpoints: vec![Endpoint::ChatCompletions], lines_come_late: true, ..Self::compatible() }
             }
-            // Sections 4.12 and 4.15: no batches, or none that nightbus speaks.
-            ProviderKind::OpenRouter | ProviderKind::Vllm | ProviderKind::OpenAiCompatible => {
-                Self { endpoints: Vec::new(), ..Self::compatible() }
-            }
-            // providers.md, sections 1.2, 1.3, 1.8 and 1.12.
-            ProviderKind::OpenAi => Self {
-                max_requests: 50_000,
-                max_bytes: 200_000_000,
-                max_embedding_inputs: 50_000,
-                in_flight_tokens: None,
-                batches_per_hour: Some(2_000),
-                inline: false,
-                endpoints: Endpoint::of_api(Api::OpenAi),
-                flex_endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses],
-                windows: vec![Service::Background8h, Service::Background2h],
-                file_expiry_seconds: Some(14 * 24 * 3600),
-                upload: Upload::OPENAI,
-                files_settle: false,
-                line_form: LineForm::OpenAi,
-                completion_window: DAY.to_owned(),
-                partial_results: false,
-                lines_come_late: false,
-                min_poll: Duration::ZERO,
-                live_calls: None,
+            // Section 4.12: no list, and nothing on a batch that could be ours.
+            ProviderKind::OpenRouter => Self {
+                max_requests: 5_000,
+                // What stands around the lines, a model's name in it, is much shorter than the rest.
+                max_bytes: 200_000_000 - 10_000,
+                inline: true,
+                creation_patience: Some(Duration::from_secs(3600)),
+                endpoints: vec![Endpoint::ChatCompletions, Endpoint::Responses, Endpoint::Embeddings],
+                line_form: LineForm::Listed,
+                ..Self::compatible()
             },
+            // Section 4.15: no batches.
+            ProviderKind::Vllm | ProviderKind::OpenAiCompatible => Self { endpoints: Vec::new(), ..Self::compatible() },
+            ProviderKind::OpenAi => Self::openai(),
         }
     }
 }

@@ -235,23 +235,33 @@ impl Exchange {
 
     /// Opens a result file as a stream.
     pub(super) async fn open(&self, path: &str, credentials: &Credentials) -> Result<(HeaderMap, Body), ProviderError> {
-        let request = self.request("download", Method::GET, path, credentials, empty())?;
-        let response = tokio::time::timeout(CALL_TIMEOUT, self.send("download", request))
+        self.open_for("download", path, credentials).await
+    }
+
+    /// Opens anything that may be long as a stream.
+    pub(super) async fn open_for(
+        &self,
+        operation: &'static str,
+        path: &str,
+        credentials: &Credentials,
+    ) -> Result<(HeaderMap, Body), ProviderError> {
+        let request = self.request(operation, Method::GET, path, credentials, empty())?;
+        let response = tokio::time::timeout(CALL_TIMEOUT, self.send(operation, request))
             .await
-            .unwrap_or_else(|_elapsed| Err(no_answer("download", "no answer in time".to_owned(), true)))?;
+            .unwrap_or_else(|_elapsed| Err(no_answer(operation, "no answer in time".to_owned(), true)))?;
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
             return match parts.headers.get(CONTENT_ENCODING) {
                 Some(encoding) if encoding != "identity" => {
-                    Err(unreadable("download", &format!("encoded as {encoding:?}, which was not asked for")))
+                    Err(unreadable(operation, &format!("encoded as {encoding:?}, which was not asked for")))
                 }
                 _ => Ok((parts.headers, body)),
             };
         }
-        let body = tokio::time::timeout(CALL_TIMEOUT, read("download", body, MAX_ANSWER_BYTES))
+        let body = tokio::time::timeout(CALL_TIMEOUT, read(operation, body, MAX_ANSWER_BYTES))
             .await
             .unwrap_or_else(|_elapsed| Ok(Bytes::new()))?;
-        Err(refused("download", parts.status, &parts.headers, body))
+        Err(refused(operation, parts.status, &parts.headers, body))
     }
 }
 

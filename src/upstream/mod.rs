@@ -14,6 +14,7 @@ pub mod headers;
 pub mod mistral;
 mod multipart;
 pub mod openai;
+pub mod openrouter;
 pub mod outbound_proxy;
 pub mod provider;
 pub(crate) mod tls;

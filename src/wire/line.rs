@@ -17,6 +17,8 @@ pub enum LineForm {
     Bare,
     /// Inside the call that creates the batch (section 2.2).
     Anthropic,
+    /// The same as `custom_id` and `body` alone (section 4.12); what stands around them is the provider's own.
+    Listed,
 }
 
 impl LineForm {
@@ -90,6 +92,8 @@ pub fn line_length(form: LineForm, endpoint: Endpoint, body_len: u64) -> u64 {
     match form {
         LineForm::OpenAi => batch_file::line_length(endpoint, body_len),
         LineForm::Bare => batch_file::bare_line_length(body_len),
+        // With what parts it from the one before.
+        LineForm::Listed => batch_file::bare_line_length(body_len).saturating_add(1),
         LineForm::Anthropic => anthropic::line::line_length(body_len),
     }
 }
@@ -118,6 +122,10 @@ pub fn push_line(out: &mut Vec<u8>, form: LineForm, place: Place, id: RequestId,
     match form {
         LineForm::OpenAi => batch_file::push_line(out, id, place.endpoint, body),
         LineForm::Bare => batch_file::push_bare_line(out, id, body),
+        LineForm::Listed => {
+            out.push(if place.first { b' ' } else { b',' });
+            batch_file::push_bare_line(out, id, body);
+        }
         LineForm::Anthropic => anthropic::line::push_line(out, place.batch, id, body, place.first),
     }
 }

@@ -10,6 +10,7 @@ pub mod line;
 mod members;
 pub mod mistral;
 pub mod openai;
+pub mod openrouter;
 pub mod peek;
 pub mod replay;
 pub mod template;

@@ -70,6 +70,8 @@ const WITH_COMPANY: &[&str] = &[
     "prices",
     "providers.openai.api_version",
     "providers.openai.cache_ttl",
+    "providers.openai.creation_patience",
+    "providers.openai.endpoint_prefix",
     "providers.openai.max_live_calls",
     "providers.openai.webhook_secret_env",
     "deferral.rules[].model",
@@ -154,10 +156,15 @@ fn kinds_know_their_address_and_what_they_cannot_do() {
     assert_eq!(shown(&groq, "providers.groq.completion_window"), "\"7d\"");
     let hour = load_with("[providers.anthropic]\ncache_ttl = \"1h\"", &[]).unwrap();
     assert_eq!(shown(&hour, "providers.anthropic.cache_ttl"), "\"1h\"");
+    let openrouter = "[providers.r]\nkind = \"openrouter\"\ncreation_patience = \"90m\"\nendpoint_prefix = \"/v1\"";
+    let openrouter = load_with(openrouter, &[]).unwrap();
+    assert_eq!(shown(&openrouter, "providers.r.creation_patience"), "\"90m\"");
+    assert_eq!(shown(&openrouter, "providers.r.endpoint_prefix"), "\"/v1\"");
     for (text, expected) in [
         ("[providers.own]\nkind = \"vllm\"", "providers.own.base_url: is required"),
         ("[providers.azure]\nkind = \"azure\"", "providers.azure.base_url: is required"),
-        ("[providers.m]\nkind = \"openrouter\"\nendpoints = [\"/v1/embeddings\"]", "another wire"),
+        ("[providers.openai]\ncreation_patience = \"1h\"", "is for kind \"openrouter\" alone"),
+        ("[providers.m]\nkind = \"openrouter\"\nendpoint_prefix = \"v1\"", "expected a path"),
         ("[providers.openai]\napi_version = \"1\"", "azure"),
         ("[providers.azure]\nkind = \"azure\"\nbase_url = \"http://h/v1\"\napi_version = \"a&b\"", "api_version"),
         ("[providers.x]\nkind = \"mistal\"\nbase_url = \"http://h/v1\"", "mistral"),

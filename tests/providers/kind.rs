@@ -18,10 +18,12 @@ pub(crate) struct Kind {
     /// How the simulator cancels one, below its address: `{base}` and `{id}`.
     cancel: &'static str,
     anthropic: bool,
+    /// One whose creation got no answer can be found again.
+    pub(crate) finds: bool,
 }
 
 const fn chat(name: &'static str, base: &'static str, model: &'static str) -> Kind {
-    Kind { name, base, model, batches: "/batches", cancel: "{base}/batches/{id}/cancel", anthropic: false }
+    Kind { name, base, model, batches: "/batches", cancel: "{base}/batches/{id}/cancel", anthropic: false, finds: true }
 }
 
 pub(crate) const OPENAI: Kind = chat("openai", "/v1", "gpt-6-luna");
@@ -41,6 +43,12 @@ pub(crate) const MISTRAL: Kind = Kind {
     ..chat("mistral", "/mistral/v1", "mistral-small-latest")
 };
 pub(crate) const XAI: Kind = Kind { cancel: "{base}/batches/{id}:cancel", ..chat("xai", "/xai/v1", "grok-4.3") };
+pub(crate) const OPENROUTER: Kind = Kind {
+    // The button of the web site.
+    cancel: "{base}/by-hand/{id}",
+    finds: false,
+    ..chat("openrouter", "/openrouter/api/v1", "openai/gpt-6-luna")
+};
 pub(crate) const GEMINI: Kind = Kind {
     // The id has its `batches/`.
     cancel: "/gemini/v1beta/{id}:cancel",
@@ -54,13 +62,17 @@ impl Kind {
     /// nightbus over the simulator's dialect; `store`: a line of the configuration.
     pub(crate) async fn proxy(&self, provider: &Provider, store: &str) -> Proxy {
         let sim = provider.sim.base_url();
-        let (name, base) = (self.name, format!("http://{}{}", provider.sim.addr(), self.base));
         let flight = "[flight]\nenabled = false";
-        let table =
-            format!("[providers.{name}]\nkind = \"{name}\"\nbase_url = \"{base}\"\nmin_poll = \"100ms\"\n{flight}");
         // The harness writes the first provider's table by itself.
-        let text = if name == "openai" { toml(&sim, store, flight) } else { toml(&sim, store, &table) };
-        Proxy::from_toml(&text).await
+        let table = if self.name == "openai" { String::new() } else { self.table(provider) };
+        Proxy::from_toml(&toml(&sim, store, &format!("{table}{flight}"))).await
+    }
+
+    /// Its table in the configuration.
+    pub(crate) fn table(&self, provider: &Provider) -> String {
+        let (name, base) = (self.name, format!("http://{}{}", provider.sim.addr(), self.base));
+        let more = if self.finds { "" } else { "creation_patience = \"1s\"\n" };
+        format!("[providers.{name}]\nkind = \"{name}\"\nbase_url = \"{base}\"\nmin_poll = \"100ms\"\n{more}")
     }
 
     /// A call with this text; a marker in it comes back in the answer.

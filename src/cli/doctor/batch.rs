@@ -76,7 +76,7 @@ impl Trial<'_> {
         let endpoints = &provider.capability().endpoints;
         let known = [Endpoint::ChatCompletions, Endpoint::Messages];
         let endpoint = known.into_iter().find(|endpoint| endpoints.contains(endpoint));
-        let has_batches = !matches!(self.provider.kind.batch_wire(), BatchWire::None { .. })
+        let has_batches = !matches!(self.provider.kind.batch_wire(), BatchWire::None)
             || self.provider.endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty());
         let Some(endpoint) = endpoint.filter(|_| has_batches) else {
             let name = &self.provider.name;

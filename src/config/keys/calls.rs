@@ -22,9 +22,8 @@ pub(super) const PROVIDERS: Section = Section {
             "kind",
             Kind::Choice(ProviderKind::NAMES),
             "The API it speaks. Batches: `openai` (it fits everybody with OpenAI's Files and Batches), `azure`, `groq`, \
-             `dashscope`, `doubleword`, `gemini`, `mistral`, `together`, `xai`, and `anthropic` (Messages and Message Batches). Live only, with \
-             no discount: `openrouter`, whose batches have another wire, and `vllm`, \
-             `openai-compatible`. The provider called `anthropic` is of that kind without being told.",
+             `dashscope`, `doubleword`, `gemini`, `mistral`, `together`, `xai`, `openrouter`, and `anthropic` (Messages and Message Batches). Live only, with \
+             no discount: `vllm`, `openai-compatible`. The provider called `anthropic` is of that kind without being told.",
         )
         .default("\"openai\""),
         Key::new(
@@ -78,6 +77,21 @@ pub(super) const PROVIDERS: Section = Section {
         .example("\"60s\"")
         .risk("Answers are found so much later."),
         Key::new(
+            "creation_patience",
+            duration(0),
+            "Kind `openrouter`, whose batches cannot be looked up: how long requests wait when the call that creates their batch got no \
+             answer, before they end with 502 `batch_failed`. They are not sent again: the batch may run, and be billed. Default `1h`.",
+        )
+        .example("\"1h\"")
+        .risk("Their callers wait as long, for an answer that cannot come; meanwhile deadlines are met by live calls."),
+        Key::new(
+            "endpoint_prefix",
+            text("a path such as \"/api/v1\""),
+            "Kind `openrouter`: what stands before `/chat/completions` in the call that creates a batch. Default `/api/v1`; whether \
+             `/v1` is right is not known.",
+        )
+        .example("\"/api/v1\""),
+        Key::new(
             "cache_ttl",
             Kind::Choice(&["1h"]),
             "Kind `anthropic`: `\"cache_control\": {\"type\": \"ephemeral\"}` without a `ttl` asks for one hour in deferred calls, as \
@@ -89,7 +103,7 @@ pub(super) const PROVIDERS: Section = Section {
         Key::new(
             "max_live_calls",
             Kind::Count { min: 1, max: 65_536 },
-            "For providers without batches (`vllm`, `openai-compatible`, `openrouter`): marked calls wait in the \
+            "For providers without batches (`vllm`, `openai-compatible`): marked calls wait in the \
              queue, and so many of them run live at a time. There is no discount, and they say so. Without it they go live at once.",
         )
         .example("8"),
