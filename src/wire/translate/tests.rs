@@ -9,6 +9,8 @@ use crate::wire::openai::sse::SseReader;
 use crate::wire::replay::{ReplayEndpoint, replay};
 use bytes::Bytes;
 
+mod edges;
+
 fn request(chat: &Value) -> Value {
     let translated = messages_request(chat.to_string().as_bytes(), chat["model"].as_str().unwrap()).unwrap();
     serde_json::from_slice(&translated.body).unwrap()
