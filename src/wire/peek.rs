@@ -121,4 +121,10 @@ mod tests {
         assert_eq!(without_batch_suffix("gpt-6-luna"), None);
         assert_eq!(without_batch_suffix(":batch"), None);
     }
+
+    #[test]
+    fn a_body_without_the_suffix_need_not_be_read() {
+        assert!(may_have_batch_suffix(br#"{"model":"gpt-6-luna:batch","messages":[]}"#));
+        assert!(!may_have_batch_suffix(br#"{"model":"gpt-6-luna","messages":[{"content":"a :batch of"}]}"#));
+    }
 }

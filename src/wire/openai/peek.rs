@@ -117,6 +117,32 @@ mod tests {
     }
 
     #[test]
+    fn each_field_that_a_line_must_not_have_calls_for_an_edit_and_chats_have_no_inputs() {
+        for field in [
+            "\"stream\":false",
+            "\"stream_options\":{\"include_usage\":false}",
+            "\"service_tier\":\"auto\"",
+            "\"background\":false",
+        ] {
+            let body = format!("{{\"model\":\"m\",\"messages\":[],{field}}}");
+            let peek = chat(&body).unwrap();
+            assert!(peek.needs_edit && !peek.stream && peek.live.is_none(), "{body}");
+            assert_eq!(peek.inputs, 0);
+        }
+    }
+
+    #[test]
+    fn only_a_call_that_says_so_is_not_kept_at_the_provider() {
+        for (field, unstored) in [(",\"store\":false", true), (",\"store\":true", false), ("", false)] {
+            assert_eq!(
+                chat(&format!("{{\"model\":\"m\",\"messages\":[]{field}}}")).unwrap().unstored,
+                unstored,
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
     fn refuses_what_would_fail_a_whole_batch_and_names_the_field() {
         for (body, param) in [
             ("", None),

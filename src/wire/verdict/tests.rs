@@ -26,6 +26,9 @@ fn a_good_answer_has_no_faults_and_says_something() {
 #[test]
 fn errors_and_answers_of_another_kind_are_faults() {
     assert_eq!(inspect(Endpoint::Responses, b"{}", 404, b"{}").faults, [Fault::Status(404)]);
+    for status in [199, 300] {
+        assert_eq!(inspect(Endpoint::Responses, b"{}", status, b"{}").faults, [Fault::Status(status)]);
+    }
     assert_eq!(inspect(Endpoint::Responses, b"{}", 200, b"<html>").faults, [Fault::Unreadable]);
     assert_eq!(faults(Endpoint::ChatCompletions, &json!({}), &json!({"choices": []})), [Fault::Unreadable]);
     assert_eq!(faults(Endpoint::Messages, &json!({}), &json!({"x": 1})), [Fault::Unreadable]);
