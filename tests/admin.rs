@@ -127,6 +127,23 @@ async fn cancel_flush_and_the_end_of_a_batch() {
 }
 
 #[tokio::test]
+async fn a_batch_that_its_provider_does_not_show_says_so_until_it_does() {
+    let stage = Stage::new().await;
+    stage.faults(&["poll-500:always", "stuck-in-progress:always"]);
+    stage.defer("unseen").await;
+    let list = "/api/batches?state=open";
+    let troubled = stage.until(list, |list| list["data"][0]["trouble"].is_object()).await;
+    let batch = &troubled["data"][0];
+    assert_eq!(batch["state"], "submitted");
+    let message = batch["trouble"]["message"].as_str().unwrap();
+    assert!(message.starts_with("poll: the provider answered 500"), "{message}");
+    assert!(batch["trouble"]["since"].as_i64() >= batch["created_at"].as_i64(), "{batch}");
+    stage.faults(&["stuck-in-progress:always"]);
+    let shown = stage.until(list, |list| list["data"][0]["trouble"].is_null() && list["data"][0].is_object()).await;
+    assert_eq!(shown["data"][0]["state"], "submitted");
+}
+
+#[tokio::test]
 async fn savings_are_the_sums_of_what_the_requests_cost() {
     let stage = Stage::new().await;
     let mut paid = 0.0;

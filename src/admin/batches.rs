@@ -33,7 +33,15 @@ struct BatchObject<'a> {
     input_file_id: Option<&'a str>,
     output_file_id: Option<&'a str>,
     error_file_id: Option<&'a str>,
+    /// While nothing is heard of it.
+    trouble: Option<TroubleObject>,
     error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct TroubleObject {
+    since: i64,
+    message: String,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -73,6 +81,10 @@ impl<'a> BatchObject<'a> {
             input_file_id: known.input_file_id.as_deref(),
             output_file_id: known.output_file_id.as_deref(),
             error_file_id: known.error_file_id.as_deref(),
+            trouble: state
+                .engine
+                .trouble(batch.id)
+                .map(|trouble| TroubleObject { since: trouble.since.unix_seconds(), message: trouble.message }),
             error: known.error.as_deref(),
         }
     }

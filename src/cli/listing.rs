@@ -234,7 +234,9 @@ pub(super) async fn batches(args: &BatchesArgs, out: Output) -> anyhow::Result<(
     for batch in members(&list, "data") {
         let none = Value::Null;
         let counts = batch.get("counts").unwrap_or(&none);
-        let note = ["error", "provider_status"].map(|key| human::text(batch, key));
+        let trouble = batch.get("trouble").unwrap_or(&none);
+        let note = [(batch, "error"), (trouble, "message"), (batch, "provider_status")];
+        let note = note.map(|(object, key)| human::text(object, key));
         table.row([
             Cell::new(human::text(batch, "id")),
             Cell::state(&human::text(batch, "state")),

@@ -230,7 +230,7 @@ impl<'a> Harvest<'a> {
             }
             // Who is in the part that came need not wait for the rest.
             self.recorder.flush().await?;
-            let wait = pause_after(self.context, "download", &error, attempt);
+            let wait = pause_after(self.context, self.batch, "download", &error, attempt);
             self.pause(wait).await?;
             self.pause(retry_turn(self.context, &self.batch.lane)).await?;
         }

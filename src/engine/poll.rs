@@ -66,6 +66,7 @@ pub(crate) async fn until_ended(
         match answer {
             Ok(object) => {
                 refused_since = None;
+                context.running.shows(batch.id);
                 context.telemetry.poll(asked_at.elapsed());
                 note(context, batch, &mut seen, &object).await?;
                 if object.status != BatchStatus::Failed && !object.status_text.eq_ignore_ascii_case("validating") {
@@ -92,6 +93,7 @@ pub(crate) async fn until_ended(
                 }
                 pause = pause.max(error.retry_after().unwrap_or_default().min(Duration::from_secs(600)));
                 pause += retry_turn(context, &batch.lane);
+                context.running.struggles(batch.id, context.now(), &error);
                 context.telemetry.provider_error("poll", &error, Some(pause));
             }
         }

@@ -178,32 +178,34 @@ fn announce(context: &Context, id: BatchId, state: BatchState, provider_status: 
     context.announce(EngineEvent::Batch { id, state: state.as_str(), provider_status });
 }
 
-/// Waits for as long as the provider asked, or with growing delays, and then for a turn among all retries of the lane's
-/// provider; logs and counts the error. Fails when the process stops.
+/// Waits for as long as the provider asked, or with growing delays, and then for a turn among all retries of the batch's
+/// provider; notes, logs and counts the error. Fails when the process stops.
 pub(crate) async fn wait_after(
     context: &Context,
-    lane: &LaneKey,
+    batch: &BatchRecord,
     operation: &'static str,
     error: &crate::upstream::provider::ProviderError,
     attempt: u32,
 ) -> Result<(), StepError> {
-    let wait = pause_after(context, operation, error, attempt);
-    if context.sleep(wait).await && context.sleep(retry_turn(context, lane)).await {
+    let wait = pause_after(context, batch, operation, error, attempt);
+    if context.sleep(wait).await && context.sleep(retry_turn(context, &batch.lane)).await {
         Ok(())
     } else {
         Err(StepError::Stopping)
     }
 }
 
-/// As long as the provider asked, or a growing delay; logs and counts the error.
+/// As long as the provider asked, or a growing delay; notes, logs and counts the error.
 pub(crate) fn pause_after(
     context: &Context,
+    batch: &BatchRecord,
     operation: &'static str,
     error: &crate::upstream::provider::ProviderError,
     attempt: u32,
 ) -> Duration {
     let grown = backoff(attempt, Duration::from_secs(1), Duration::from_secs(60), fastrand::f64());
     let wait = error.retry_after().map_or(grown, |asked| asked.clamp(grown, Duration::from_secs(600)));
+    context.running.struggles(batch.id, context.now(), error);
     context.telemetry.provider_error(operation, error, Some(wait));
     wait
 }

@@ -1,7 +1,9 @@
-//! The batches that have a task now: how large they are, and a way to have one looked at before its time.
+//! The batches that have a task now: how large they are, what keeps them from going on, and a way to have one looked at before
+//! its time.
 //!
-//! Written by `run`, which notes a batch at each of its steps; read by `expected`, and by `intake::webhook`, which hears of a
-//! provider that a batch has ended. What stands here is in the store as well; after a restart the tasks note it again.
+//! Written by `run`, which notes a batch at each of its steps, and by what asks the provider; read by `expected`, by the admin
+//! API, and by `intake::webhook`, which hears of a provider that a batch has ended. What stands here is in the store as well, but
+//! for the trouble, which the next attempt meets again; after a restart the tasks note it again.
 //! Which webhooks were heard is not: heard again, one costs a look at its batch and nothing else.
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +17,7 @@ use crate::domain::ids::BatchId;
 use crate::domain::webhook::Verifier;
 use crate::engine::Engine;
 use crate::store::BatchRecord;
+use crate::upstream::provider::ProviderError;
 
 /// When so many webhooks were heard, those before them are forgotten early: a duplicate of one is heard again.
 const HEARD: usize = 8_192;
@@ -41,6 +44,16 @@ struct Open {
     provider: Arc<str>,
     provider_id: Option<String>,
     look: Arc<Notify>,
+    trouble: Option<Trouble>,
+}
+
+/// Why nothing is heard of a batch: what is known of it is as old as this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// When the first of the attempts in a row failed.
+    pub since: Micros,
+    /// How the last one did, for people.
+    pub message: String,
 }
 
 impl Engine {
@@ -55,8 +68,15 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// What keeps an open batch from going on at its provider; none: the last attempt went well, or is the first.
+    pub fn trouble(&self, id: BatchId) -> Option<Trouble> {
+        self.context.running.open.read().get(&id).and_then(|one| one.trouble.clone())
+    }
+}
+
 impl Running {
-    /// A batch as it stands now. Ends the pause between two looks at it, once, when [`Self::hint`] was called for it.
+    /// A batch as it stands now, at a step that was not tried yet. Ends the pause between two looks at it, once, when [`Self::hint`] was called for it.
     pub(crate) fn note(&self, batch: &BatchRecord) -> Arc<Notify> {
         let mut open = self.open.write();
         let one = open.entry(batch.id).or_insert_with(|| Open {
@@ -64,10 +84,29 @@ impl Running {
             provider: Arc::clone(&batch.lane.provider),
             provider_id: None,
             look: Arc::default(),
+            trouble: None,
         });
+        one.trouble = None;
         one.lines = batch.line_count;
         one.provider_id.clone_from(&batch.provider.batch_id);
         Arc::clone(&one.look)
+    }
+
+    /// An attempt at its step has failed, and is made again.
+    pub(crate) fn struggles(&self, id: BatchId, now: Micros, error: &ProviderError) {
+        if let Some(one) = self.open.write().get_mut(&id) {
+            let since = one.trouble.as_ref().map_or(now, |trouble| trouble.since);
+            one.trouble = Some(Trouble { since, message: error.to_string() });
+        }
+    }
+
+    /// The provider has shown it.
+    pub(crate) fn shows(&self, id: BatchId) {
+        if self.open.read().get(&id).is_some_and(|one| one.trouble.is_some())
+            && let Some(one) = self.open.write().get_mut(&id)
+        {
+            one.trouble = None;
+        }
     }
 
     /// It has ended.

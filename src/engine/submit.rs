@@ -78,8 +78,7 @@ pub(crate) async fn upload(context: &Arc<Context>, batch: &BatchRecord) -> Resul
                 return settle::fail_all(context, batch, &Refusal::from_provider(&error)).await;
             }
             Err(error) => {
-                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "upload", &error, attempt)).await
-                {
+                if let Some(waited) = before(in_time, wait_after(context, batch, "upload", &error, attempt)).await {
                     waited?;
                 }
             }
@@ -190,8 +189,7 @@ pub(crate) async fn create(
             Err(error) => {
                 unsettled |= error.may_have_taken_effect();
                 let in_time = rescue::too_late_in(context, batch).map(|left| Instant::now() + left);
-                if let Some(waited) = before(in_time, wait_after(context, &batch.lane, "create", &error, attempt)).await
-                {
+                if let Some(waited) = before(in_time, wait_after(context, batch, "create", &error, attempt)).await {
                     waited?;
                 }
             }
@@ -280,9 +278,7 @@ async fn look_up(
             }
             // While it cannot be settled, the requests wait: creating again could buy twice.
             Err(error) => {
-                if let Some(waited) =
-                    before(in_time, wait_after(context, &batch.lane, "look-up", &error, attempt)).await
-                {
+                if let Some(waited) = before(in_time, wait_after(context, batch, "look-up", &error, attempt)).await {
                     waited?;
                 }
                 attempt += 1;

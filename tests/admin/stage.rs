@@ -15,12 +15,12 @@ use tokio::net::TcpStream;
 /// What callers use as their key; it must show nowhere.
 pub(crate) const KEY: &str = "sk-visible-nowhere";
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The running pair.
 pub(crate) struct Stage {
     pub(crate) app: App,
-    _sim: Sim,
+    sim: Sim,
 }
 
 /// An answer, its head in one text.
@@ -73,7 +73,12 @@ impl Stage {
         config.admin.token = token.map(SecretString::from);
         config.batching.idle = idle;
         config.batching.max_age = config.batching.max_age.max(idle);
-        Self { app: app::start(config, tasks).await.unwrap(), _sim: sim }
+        Self { app: app::start(config, tasks).await.unwrap(), sim }
+    }
+
+    /// Replaces the faults of the provider.
+    pub(crate) fn faults(&self, faults: &[&str]) {
+        self.sim.set_faults(&faults.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     }
 
     /// One exchange with the admin listener. A `host` among the headers replaces the right one.

@@ -160,6 +160,20 @@ test('a provider that is down shows as a problem that says what to do', async ()
   await page.done();
 });
 
+test('opened after an outage began, the page says how old it is what it shows', async () => {
+  const stand = await stage({ batchSeconds: 600 });
+  await stand.defer('at the provider');
+  await until('a batch is there', async () => (await stand.api('/api/batches')).data.find((batch) => batch.provider_status));
+  await stand.simulator.kill();
+  await until('it is noticed', async () => (await stand.api('/api/batches')).data[0].trouble);
+  const page = await browser.open(stand.admin);
+  await shows(page, '.problems', 'Nothing has been heard of 1 batch at the provider for');
+  await shows(page, 'tbody tr', 'not heard of for');
+  await page.click('tbody a');
+  await shows(page, '.problem', 'nightbus keeps trying');
+  await page.done();
+});
+
 test('thousands of queued requests stay readable, page by page', async () => {
   // Without test flights: of one template, all but a few would wait for a verdict.
   const stand = await stage({ settings: { ...PATIENT, FLIGHT__ENABLED: 'false' } });

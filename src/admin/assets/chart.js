@@ -4,7 +4,8 @@ import { h, onWidth, say, svg } from './dom.js';
 import { count, counted, dollars, duration } from './format.js';
 
 const HEIGHT = 190;
-const EDGE = { top: 10, right: 6, bottom: 22, left: 58 };
+/** At the left there is room for `$0.000002`: the first calls cost that little. */
+const EDGE = { top: 10, right: 6, bottom: 22, left: 74 };
 
 /** Steps of an axis from 0 to at least `most`, at most `parts` of them, at 1, 2 or 5 times a power of ten. */
 export function ticks(most, parts = 4) {

@@ -68,11 +68,18 @@ export function problems({ status, faults, reasons, open, flights }) {
     const waits = lane.oldest_age_seconds === null ? '' : ` The oldest has waited ${duration(lane.oldest_age_seconds)}.`;
     add(`Lane ${lane.model}: ${counted(lane.queued_requests, 'request')} held back: ${lane.held_back}.${waits}`, '#/lanes');
   }
-  const stuck = open.filter(({ state, created_at: at }) => ['prepared', 'uploaded'].includes(state) && now() - at > SLOW_SECONDS);
+  const early = ({ state }) => ['prepared', 'uploaded'].includes(state);
+  const stuck = open.filter((batch) => early(batch) && now() - batch.created_at > SLOW_SECONDS);
   if (stuck.length) {
     const requests = stuck.reduce((sum, { counts }) => sum + counts.total, 0);
     const age = duration(now() - Math.min(...stuck.map(({ created_at: at }) => at)));
-    add(`${counted(stuck.length, 'batch', 'batches')} with ${counted(requests, 'request')} could not be handed to the provider for ${age}. nightbus keeps trying; nothing is lost.`, '#/batches?state=open');
+    const why = stuck.find(({ trouble }) => trouble)?.trouble.message;
+    add(`${counted(stuck.length, 'batch', 'batches')} with ${counted(requests, 'request')} could not be handed to the provider for ${age}${why ? ` (${why})` : ''}. nightbus keeps trying; nothing is lost.`, '#/batches?state=open');
+  }
+  const unseen = open.filter((batch) => !early(batch) && batch.trouble);
+  if (unseen.length) {
+    const age = duration(now() - Math.min(...unseen.map(({ trouble }) => trouble.since)));
+    add(`Nothing has been heard of ${counted(unseen.length, 'batch', 'batches')} at the provider for ${age} (${unseen[0].trouble.message}). States and progress are as old as that. nightbus keeps asking; nothing is lost.`, '#/batches?state=open');
   }
   const fresh = faults.filter(({ metric, at }) => ALARMING.includes(metric) && at !== null && at > now() - RECENT_SECONDS);
   for (const fault of fresh) {

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::*;
 use crate::body::{Body, full};
 use crate::config::{self, Overrides};
-use crate::domain::clock::Clock;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::service::{Fallback, Service};
 use crate::engine::deadline::deadline_class;
+use crate::engine::tests::{HOUR, MINUTE, Paused};
 use crate::engine::waiters::{Answer, Waiter};
 use crate::engine::{Engine, EngineParts};
 use crate::store::{Account, NewRequest, RequestOptions, SharedStore, in_memory};
@@ -24,19 +24,6 @@ use crate::upstream::provider::{
     BatchProvider, CreateBatch, Credentials, InputFile, LiveAnswer, LiveRequest, ProviderError, ProviderFuture, Sought,
 };
 use crate::wire::batch::{BatchObject, BatchStatus};
-
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// Wall clock that goes with the paused one.
-#[derive(Debug)]
-struct Paused(Instant);
-
-impl Clock for Paused {
-    fn now(&self) -> Micros {
-        Micros::from_unix_seconds(1_795_420_800).plus(self.0.elapsed())
-    }
-}
 
 /// What the provider does.
 #[derive(Clone, Copy, Debug)]
@@ -453,4 +440,19 @@ async fn a_deadline_is_kept_although_results_cannot_be_read_and_what_comes_later
     assert!(page.contains("nightbus_wasted_answers_total{service=\"batch\"} 3"), "{page}");
     assert_eq!((bench.live_calls(), bench.batches()), (3, 1));
     bench.tasks.shutdown(MINUTE).await;
+}
+
+#[test]
+fn a_rescue_says_when_something_is_due_next() {
+    let at = |half_seconds: i64| Micros(half_seconds * 500_000);
+    let schedule = Schedule { cancel_at: at(200), buy_at: at(400) };
+    let mut rescue = Rescue { schedule: Some(schedule), cancelled: false, bought: false };
+    let halves = |halves: u64| Some(Duration::from_millis(500 * halves));
+    let moments = [80, 199, 200, 201, 399, 400, 500];
+    assert_eq!(moments.map(|now| rescue.bound(at(now))), [120, 2, 200, 199, 2, 2, 2].map(halves), "a call needs a second");
+    assert_eq!(moments.map(|now| rescue.pause(at(now))), [120, 1, 2, 2, 1, 0, 0].map(halves), "a look each second");
+    rescue.bought = true;
+    assert_eq!(moments.map(|now| (rescue.bound(at(now)), rescue.pause(at(now)))), [(None, None); 7]);
+    let without = Rescue { schedule: None, cancelled: false, bought: false };
+    assert_eq!((without.bound(at(1)), without.pause(at(1))), (None, None));
 }

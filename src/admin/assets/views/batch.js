@@ -38,6 +38,7 @@ function describe(batch) {
   const files = [['Input file', batch.input_file_id], ['Output file', batch.output_file_id], ['Error file', batch.error_file_id]];
   return [
     batch.error ? h('p', { class: 'card pad problem' }, batch.error) : null,
+    batch.trouble ? h('p', { class: 'card pad problem' }, `Nothing has been heard of it at the provider for ${duration(now() - batch.trouble.since)}: ${batch.trouble.message}. nightbus keeps trying.`) : null,
     facts([
       ['State', badge(batch.state)],
       ['Progress', progress(batch)],

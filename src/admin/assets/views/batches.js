@@ -19,7 +19,7 @@ export function batchTable(caption, empty, onCancel) {
   const list = table({ caption, columns, empty });
   const cells = (batch) => [
     link(batch.id),
-    badge(batch.state, ended(batch.state) ? null : batch.provider_status),
+    badge(batch.state, ended(batch.state) ? null : standing(batch)),
     batch.model,
     progress(batch),
     count(batch.counts.failed),
@@ -32,6 +32,10 @@ export function batchTable(caption, empty, onCancel) {
     update: (batches) => list.update(batches.map((batch) => ({ key: batch.id, cells: cells(batch) }))),
   };
 }
+
+/** What the provider said last, and since when it says nothing. */
+export const standing = ({ provider_status: said, trouble }) =>
+  [said, trouble && `not heard of for ${duration(now() - trouble.since)}`].filter(Boolean).join(', ') || null;
 
 const cancelButton = (batch, onCancel) =>
   ended(batch.state)

@@ -10,6 +10,8 @@ const LISTED = 20;
 const MEANING = {
   batch: 'half the live price',
   flex: 'live with the flex tier: half the live price',
+  background_8h: 'in the background within 8 hours: 40 % below the live price',
+  background_2h: 'in the background within 2 hours: 30 % below the live price',
   sync: 'live, at the full price',
   none: 'ended without an execution',
 };
