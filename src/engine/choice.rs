@@ -59,6 +59,7 @@ mod tests {
         let now = Micros::from_unix_seconds(1_795_420_800);
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         let fits = |window, left| fits(now, minutes(window), now.plus(minutes(left)));
+        assert!(fits(120, 131), "to the microsecond");
         assert!(fits(120, 132) && !fits(120, 130), "eleven minutes to cancel and to buy");
         assert!(fits(480, 491) && !fits(480, 490) && !fits(480, 120));
     }

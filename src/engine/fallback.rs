@@ -151,4 +151,28 @@ mod tests {
         refused.remember(&lane("m", 1), Batch, "no");
         assert!(refused.knows(&lane("m", 1), Batch));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_counted_and_a_short_one_does_not_end_a_long_one() {
+        let lane = |model: &str| LaneKey {
+            provider: "openai".into(),
+            account: Fingerprint([1; 16]),
+            endpoint: Endpoint::Responses,
+            model: model.into(),
+            deadline_class: 0,
+        };
+        let refused = Refused::default();
+        let keep = |model: &str, how_long| refused.keep(&lane(model), Batch, how_long);
+        assert_eq!([keep("m", REMEMBERED_FOR), keep("m", FULL_FOR), keep("n", FULL_FOR)], [1, 2, 1]);
+        tokio::time::advance(FULL_FOR).await;
+        assert!(refused.knows(&lane("m"), Batch), "the longer of the two");
+        let known = refused.until.lock().len();
+        for number in known..MANY {
+            keep(&format!("m{number}"), FULL_FOR);
+        }
+        tokio::time::advance(FULL_FOR).await;
+        assert_eq!(refused.until.lock().len(), MANY);
+        keep("o", FULL_FOR);
+        assert_eq!(refused.until.lock().len(), 2, "what is over is forgotten when there are many");
+    }
 }

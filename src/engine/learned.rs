@@ -144,11 +144,15 @@ mod tests {
         let again = Learned::default();
         again.load(&store).await.unwrap();
         assert_eq!(minutes(&again, 5, NOW), Some(8));
+        let last = NOW.plus(Duration::from_secs(24 * 3600));
+        assert_eq!(minutes(&again, 5, last), Some(8), "a day is not over with its last moment");
         let tomorrow = NOW.plus(Duration::from_secs(24 * 3600 + 1));
         assert_eq!(minutes(&again, 5, tomorrow), None, "what was slow is tried again");
         assert_eq!(again.recent(&lane("m"), 5, tomorrow).len(), RECENT, "a forecast decides nothing");
         assert!(again.recent(&lane("m"), 5, NOW.plus(9 * Duration::from_secs(24 * 3600))).is_empty());
         again.note(&store, &lane("m"), 5, Duration::from_secs(120), tomorrow).await.unwrap();
         assert_eq!(minutes(&again, 5, tomorrow), Some(2));
+        again.note(&store, &lane("m"), 5, Duration::from_secs(60), tomorrow.plus(FORGOTTEN_AFTER)).await.unwrap();
+        assert_eq!(minutes(&again, 5, tomorrow.plus(FORGOTTEN_AFTER)), Some(2), "just so");
     }
 }

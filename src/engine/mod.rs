@@ -85,6 +85,7 @@ use crate::upstream::capability::Capability;
 use crate::upstream::provider::BatchProvider;
 pub use budget::BudgetView;
 pub use flight::FlightDecision;
+pub use running::Trouble;
 pub use view::{CancelOutcome, EngineEvent, EngineView, FlushReport, HeldBack, LaneView};
 
 /// Live listeners that are slower than this many changes lose the oldest.
@@ -440,3 +441,6 @@ fn random() -> u64 {
         Err(_unspecified) => fastrand::u64(..),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,3 +123,40 @@ async fn note(context: &Context, batch: &BatchRecord, status: String, error: Opt
     context.announce(EngineEvent::Batch { id: batch.id, state: batch.state.as_str(), provider_status: Some(status) });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::batch::BatchState;
+    use crate::domain::ids::IdSource;
+    use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
+
+    #[test]
+    fn only_our_own_notes_say_that_a_creation_may_be_out() {
+        let at = Micros::from_unix_seconds(1_795_420_800);
+        let lane = LaneKey {
+            provider: "p".into(),
+            account: Fingerprint([3; 16]),
+            endpoint: Endpoint::ChatCompletions,
+            model: "m".into(),
+            deadline_class: 0,
+        };
+        let batch = |status: Option<String>| BatchRecord {
+            id: IdSource::default().batch_id(Micros(1), 0),
+            lane: Arc::new(lane.clone()),
+            state: BatchState::Uploaded,
+            line_count: 1,
+            created_at: Micros(7),
+            submitted_at: None,
+            ended_at: None,
+            provider: ProviderBatch { status, ..ProviderBatch::default() },
+        };
+        for status in [None, Some("in_progress".to_owned()), Some(NOT_CREATED.to_owned()), Some(String::new())] {
+            assert_eq!(since(&batch(status.clone())), None, "{status:?}");
+        }
+        for word in [SENT, UNSETTLED] {
+            assert_eq!(since(&batch(Some(stamped(word, at)))), Some(at), "{word}");
+            assert_eq!(since(&batch(Some(format!("{word}noon")))), Some(Micros(7)), "long ago, but sent");
+        }
+    }
+}

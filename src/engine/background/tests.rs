@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 use super::*;
 use crate::body::Body;
 use crate::config::{self, Overrides};
-use crate::domain::clock::Clock;
 use crate::domain::lane::{Endpoint, Fingerprint, LaneKey};
 use crate::domain::service::Fallback;
 use crate::engine::deadline::deadline_class;
+use crate::engine::tests::{HOUR, MINUTE, Paused};
 use crate::engine::waiters::Waiter;
 use crate::engine::{Engine, EngineParts};
 use crate::store::{Account, NewRequest, RequestOptions, SharedStore, in_memory};
@@ -22,18 +22,7 @@ use crate::upstream::provider::{
 };
 use crate::wire::batch::BatchObject;
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
 const NEVER: Duration = Duration::from_secs(1_000 * 3600);
-
-#[derive(Debug)]
-struct Paused(Instant);
-
-impl Clock for Paused {
-    fn now(&self) -> Micros {
-        Micros::from_unix_seconds(1_795_420_800).plus(self.0.elapsed())
-    }
-}
 
 /// How the provider behaves.
 #[derive(Clone, Copy, Debug)]

@@ -84,30 +84,12 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
-    use crate::domain::clock::Micros;
     use crate::domain::ids::IdSource;
-    use crate::domain::lane::Fingerprint;
-    use crate::domain::service::Fallback;
+    use crate::engine::tests;
 
     fn queued(estimate: u64, tag: Option<u16>, key: Option<u16>) -> Queued {
-        Queued {
-            id: IdSource::default().request_id(Micros(1), 0),
-            line_bytes: 10,
-            inputs: 0,
-            caller: Fingerprint([0; 16]),
-            accepted_at: Micros(0),
-            fallback: Fallback::default(),
-            since: Instant::now(),
-            leave_by: None,
-            apart: None,
-            template: None,
-            most_output: None,
-            estimate,
-            purses: Purses::new(tag, key),
-        }
+        Queued { estimate, purses: Purses::new(tag, key), ..tests::queued(&IdSource::default()) }
     }
 
     #[test]

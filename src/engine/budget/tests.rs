@@ -3,8 +3,7 @@
 use super::*;
 use crate::config::BudgetLimit;
 use crate::domain::ids::IdSource;
-use crate::domain::lane::Fingerprint;
-use crate::domain::service::Fallback;
+use crate::engine::tests::queued;
 
 const DOLLAR: u64 = 1_000_000_000;
 
@@ -21,21 +20,7 @@ fn budget() -> Budget {
 
 /// A request that is expected to cost a dollar.
 fn dollar(budget: &Budget, tag: Option<&str>, key: Option<&str>) -> Queued {
-    Queued {
-        id: IdSource::default().request_id(Micros(1), 0),
-        line_bytes: 10,
-        inputs: 0,
-        caller: Fingerprint([0; 16]),
-        accepted_at: Micros(0),
-        fallback: Fallback::default(),
-        since: Instant::now(),
-        leave_by: None,
-        apart: None,
-        template: None,
-        most_output: None,
-        estimate: DOLLAR,
-        purses: budget.purses(tag, key),
-    }
+    Queued { estimate: DOLLAR, purses: budget.purses(tag, key), ..queued(&IdSource::default()) }
 }
 
 #[test]

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::config::{self, Overrides};
-use crate::domain::clock::{Micros, SystemClock};
+use crate::domain::clock::SystemClock;
 use crate::domain::lane::Endpoint;
-use crate::domain::service::Fallback;
-use crate::engine::budget::Purses;
+use crate::engine::tests::{MINUTE, queued};
 use crate::engine::{Engine, EngineParts};
 use crate::store::in_memory;
 use crate::tasks::Tasks;
@@ -16,8 +15,6 @@ use crate::upstream::capability::Capability;
 use crate::upstream::client::UpstreamClient;
 use crate::upstream::openai::OpenAiProvider;
 use crate::upstream::provider::BatchProvider;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// A dispatcher that nobody runs, with so many tokens of room at the provider.
 async fn dispatcher(tokens: u64) -> Dispatcher {
@@ -43,21 +40,7 @@ async fn dispatcher(tokens: u64) -> Dispatcher {
 
 impl Dispatcher {
     fn ask(&mut self, lane: &Arc<LaneKey>, bytes: u64) {
-        let queued = Queued {
-            id: self.context.ids.request_id(Micros(1), 0),
-            line_bytes: bytes,
-            inputs: 0,
-            caller: Fingerprint([1; 16]),
-            accepted_at: Micros(1),
-            fallback: Fallback::default(),
-            since: Instant::now(),
-            leave_by: None,
-            apart: None,
-            template: None,
-            most_output: None,
-            estimate: 0,
-            purses: Purses::default(),
-        };
+        let queued = Queued { line_bytes: bytes, ..queued(&self.context.ids) };
         self.lanes.entry(Arc::clone(lane)).or_default().queue.push(queued);
     }
 

@@ -103,3 +103,47 @@ fn an_answer_that_cannot_be_read_was_executed_and_is_not_bought_again() {
     let unreadable = ProviderError::Unreadable { operation: "live call", cause: String::new() };
     assert_eq!(after(&both, Service::Flex, &unreadable, 1), After::Never);
 }
+
+#[test]
+fn pauses_grow_and_no_provider_may_ask_for_more_than_ten_minutes() {
+    let sync = record(&[Service::Sync], Some(Micros(9)));
+    for (tries, most) in [(1, 1), (2, 2), (3, 4), (20, 60)] {
+        let After::Again(pause) = after(&sync, Service::Sync, &refused(500, "", None), tries) else { panic!("{tries}") };
+        let most = Duration::from_secs(most);
+        assert!((most * 3 / 4..=most).contains(&pause), "{tries}: {pause:?}");
+    }
+    let asks = refused(429, "", Some(86_400));
+    assert_eq!(after(&sync, Service::Sync, &asks, 1), After::Again(Duration::from_secs(600)));
+    for status in [409, 425] {
+        assert!(matches!(after(&sync, Service::Sync, &refused(status, "", None), 1), After::Again(_)), "{status}");
+    }
+    let both = record(&[Service::Flex, Service::Sync], None);
+    for other in [refused(429, "rate_limit_exceeded", None), refused(503, "resource_unavailable", None)] {
+        assert!(matches!(after(&both, Service::Flex, &other, 1), After::Again(_)), "it has room: {other}");
+    }
+}
+
+#[test]
+fn places_in_the_ledger_are_what_is_stored_already() {
+    use Service::{Background2h, Background8h, Flex, Sync};
+    assert_eq!([Sync, Flex, Background8h, Background2h].map(|by| execution_of(by).place()), [-1, -1, -2, -3]);
+}
+
+#[test]
+fn room_is_shared_by_credential_and_model_or_by_all_and_forgotten_when_free() {
+    let lane = |model: &str| LaneKey { model: model.into(), ..(*record(&[], None).request.lane).clone() };
+    let rooms = LiveRoom::default();
+    let (one, again) = (rooms.of(&lane("m"), None), rooms.of(&LaneKey { deadline_class: 7, ..lane("m") }, None));
+    assert!(Arc::ptr_eq(&one, &again) && one.available_permits() == LIVE_CALLS_AT_ONCE);
+    drop(again);
+    assert!(!Arc::ptr_eq(&one, &rooms.of(&lane("n"), None)));
+    let all = rooms.of(&lane("m"), Some(3));
+    assert!(Arc::ptr_eq(&all, &rooms.of(&lane("n"), Some(3))) && all.available_permits() == 3);
+    let known = rooms.places.lock().len();
+    for number in known..MANY {
+        rooms.of(&lane(&format!("m{number}")), None);
+    }
+    assert_eq!(rooms.places.lock().len(), MANY);
+    assert!(Arc::ptr_eq(&one, &rooms.of(&lane("m"), None)), "calls are out in it");
+    assert_eq!(rooms.places.lock().len(), 2, "the others are free");
+}

@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::ids::IdSource;
 use crate::engine::bisect::Suspects;
+use crate::engine::tests::queued;
 
 const TIMING: Timing = Timing { idle: Duration::from_secs(5), max_age: Duration::from_secs(60) };
 const LIMITS: BatchLimits =
@@ -22,21 +23,8 @@ impl Bench {
     }
 
     fn queued(&self, seconds: u64, line_bytes: u64, inputs: u32, caller: u8) -> Queued {
-        Queued {
-            id: self.ids.request_id(Micros(1), 0),
-            line_bytes,
-            inputs,
-            caller: Fingerprint([caller; 16]),
-            accepted_at: Micros(0),
-            fallback: Fallback::default(),
-            since: self.at(seconds),
-            leave_by: None,
-            apart: None,
-            template: None,
-            most_output: None,
-            estimate: 0,
-            purses: Purses::default(),
-        }
+        let caller = Fingerprint([caller; 16]);
+        Queued { line_bytes, inputs, caller, since: self.at(seconds), ..queued(&self.ids) }
     }
 
     fn arrive(&mut self, seconds: u64, line_bytes: u64, inputs: u32) {
