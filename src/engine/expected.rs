@@ -11,13 +11,14 @@ use crate::domain::service::Service;
 use crate::engine::Engine;
 use crate::engine::context::Context;
 use crate::engine::flight::Standing;
-use crate::engine::object::RequestObject;
+use crate::engine::object::{GroundedObject, RequestObject};
 use crate::store::{BatchRecord, NewRequest, RequestRecord};
 
 impl Engine {
     /// The request object of the contract (section 6) of a stored request, as of now.
     pub fn object<'a>(&self, record: &'a RequestRecord) -> RequestObject<'a> {
-        RequestObject::new(record, self.context.retention, self.context.expected(record))
+        let object = RequestObject::new(record, self.context.retention, self.context.expected(record));
+        object.held_by(self.context.grounded(record))
     }
 
     /// When a batch is expected to have ended; none: it has, or nothing is known.
@@ -31,6 +32,19 @@ impl Engine {
 }
 
 impl Context {
+    /// The grounded test flight that a queued request waits for.
+    fn grounded(&self, record: &RequestRecord) -> Option<GroundedObject> {
+        let template = record.request.template.filter(|_| record.state == RequestState::Queued)?;
+        let flight = self.flights.grounded(template)?;
+        let landed_at = flight.landed_at.unwrap_or(flight.created_at);
+        Some(GroundedObject {
+            id: flight.id.to_string(),
+            state: flight.state.as_str(),
+            reasons: flight.reasons,
+            decide_by: landed_at.plus(self.flight.ground_timeout).unix_seconds(),
+        })
+    }
+
     /// Of a request that has not ended.
     fn expected(&self, record: &RequestRecord) -> Option<Expected> {
         let lane = &record.request.lane;

@@ -75,6 +75,12 @@ impl Flights {
         }
     }
 
+    /// The flight of a template whose requests wait for a decision.
+    pub(crate) fn grounded(&self, template: Fingerprint) -> Option<FlightRecord> {
+        let known = self.known.read();
+        known.get(&template).filter(|flight| flight.state == FlightState::Grounded).cloned()
+    }
+
     /// Whether a request is in a flight that is under way: its conductor calls it, nobody else.
     pub(crate) fn has_pilot(&self, template: Option<Fingerprint>, id: RequestId) -> bool {
         let known = self.known.read();

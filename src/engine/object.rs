@@ -35,6 +35,19 @@ pub struct RequestObject<'a> {
     usage: Option<Box<RawValue>>,
     cost_usd: Option<f64>,
     saved_usd: Option<f64>,
+    /// While it waits for a decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flight: Option<GroundedObject>,
+}
+
+/// The test flight whose verdict holds a request up.
+#[derive(Debug, Serialize)]
+pub(crate) struct GroundedObject {
+    pub(crate) id: String,
+    pub(crate) state: &'static str,
+    pub(crate) reasons: Vec<String>,
+    /// When it is refused unless somebody decides, in Unix seconds.
+    pub(crate) decide_by: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,7 +89,14 @@ impl<'a> RequestObject<'a> {
                 .and_then(|json| RawValue::from_string(json).ok()),
             cost_usd: outcome.and_then(|outcome| outcome.cost_nanos).map(nanos_to_usd),
             saved_usd: outcome.and_then(|outcome| outcome.saved_nanos).map(nanos_to_usd),
+            flight: None,
         }
+    }
+
+    /// Held up by this test flight.
+    pub(crate) fn held_by(mut self, flight: Option<GroundedObject>) -> Self {
+        self.flight = flight;
+        self
     }
 
     /// When its answer is expected, in Unix seconds; none: it has ended, or nothing is known.

@@ -282,20 +282,48 @@ fn a_wrong_beginning_does_not_bind() {
 #[test]
 fn a_grounded_test_flight_is_told_with_the_commands_that_decide() {
     let stage = Stage::new("0.2");
+    grounded(&stage, &[], "");
+}
+
+#[test]
+fn a_grounded_test_flight_of_a_running_server_is_told_too() {
+    let stage = Stage::new("0.2");
+    let config = stage.path("proxy.toml");
+    // The rest of what `grounded` does to the configuration is the server's.
+    let admin = free_address();
+    let with_admin = fs::read_to_string(&config)
+        .unwrap()
+        .replace("admin_listen = \"127.0.0.1:0\"", &format!("admin_listen = \"{admin}\""));
+    stage.write("proxy.toml", &with_admin);
+    let served = fs::read_to_string(&config).unwrap().replace("idle = \"100ms\"", "idle = \"3s\"");
+    stage.write("server.toml", &format!("{served}[flight]\nmin_requests = 100\n"));
+    let file = stage.path("server.toml");
+    let arguments = ["serve", "--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let server = Running::start(&arguments, "nightbus listening on ");
+    grounded(&stage, &["--server", &server.url], &format!("http://{admin}"));
+}
+
+fn free_address() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Runs a bad file until the flight is told of, and rejects it as it was said.
+fn grounded(stage: &Stage, options: &[&str], admin: &str) {
     // The simulator's word for answers that are cut off.
     let bad = batch_file(120).replace("say probe", "sim-length probe");
     stage.write("in.jsonl", &bad);
     // Time for all to be there before the first batch.
     let config = fs::read_to_string(stage.path("proxy.toml")).unwrap().replace("idle = \"100ms\"", "idle = \"3s\"");
     stage.write("proxy.toml", &format!("{config}[flight]\nmin_requests = 100\n"));
-    let mut run = stage.start(&["in.jsonl", "-o", "out.jsonl"]);
+    let mut run = stage.start(&[&["in.jsonl", "-o", "out.jsonl"], options].concat());
     let log = || fs::read_to_string(stage.path("log")).unwrap_or_default();
     stage.until("a word about the flight", || log().contains("nightbus flights reject "));
     let said = log();
     assert!(said.contains("cut off at the limit of tokens"), "{said}");
     let reject = said.lines().find_map(|line| line.trim().strip_prefix("nightbus flights reject ")).unwrap();
     let words: Vec<&str> = reject.split(' ').collect();
-    let rejected = crate::command::nightbus(&[&["flights", "reject"], &words[..]].concat());
+    let admin = if admin.is_empty() { vec![] } else { vec!["--admin", admin] };
+    let rejected = crate::command::nightbus(&[&["flights", "reject"], &words[..], &admin[..]].concat());
     assert_eq!(rejected.code, 0, "{}", rejected.err);
     assert_eq!(run.0.wait().unwrap().code(), Some(1), "{}", log());
     let errors = stage.read("out.errors.jsonl");

@@ -1,6 +1,7 @@
 //! The nightbus that has the calls, as a run sees it: hand in a call, fetch its end. Patient where waiting helps, and
 //! never a second purchase: every call has its own `Idempotency-Key`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -9,9 +10,11 @@ use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{Method, StatusCode, Uri};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::grounded::{self, Grounded};
 use super::lines::{Ended, Kind};
 use crate::cli::http::{Answer, HttpClient, HttpError};
 use crate::config::{ProviderKind, TlsRoots};
@@ -55,6 +58,8 @@ pub(super) struct Desk {
     wishes: Wishes,
     /// Unix seconds at which the last call that was asked for is expected to end; 0: not known.
     expected: Arc<AtomicI64>,
+    /// The test flights that were told of; none: somebody else tells.
+    told: Option<Arc<Mutex<BTreeSet<String>>>>,
 }
 
 /// What became of a call that was handed in.
@@ -73,8 +78,9 @@ pub(super) struct NotTaken(String);
 /// What an answer of `…/result` says.
 enum Fetched {
     Ended(Ended),
-    /// When it is expected to end, in Unix seconds, where nightbus has learned how long such calls take.
-    Pending(Option<i64>),
+    /// When it is expected to end, in Unix seconds, where nightbus has learned how long such calls take; and the test
+    /// flight that it waits for.
+    Pending(Option<i64>, Option<Grounded>),
     /// It may be better later, after so long.
     Later(Option<Duration>, String),
 }
@@ -83,7 +89,14 @@ impl Desk {
     /// # Errors
     /// Certificates that cannot be used.
     pub(super) fn new(address: Address, endpoint: Endpoint, wishes: Wishes) -> anyhow::Result<Self> {
-        Ok(Self { http: HttpClient::new(address.roots.clone())?, address, endpoint, wishes, expected: Arc::default() })
+        let http = HttpClient::new(address.roots.clone())?;
+        Ok(Self { http, address, endpoint, wishes, expected: Arc::default(), told: None })
+    }
+
+    /// Says when a test flight is grounded that a call waits for: nobody else tells of one at a nightbus that runs already.
+    pub(super) fn telling_of_flights(mut self) -> Self {
+        self.told = Some(Arc::default());
+        self
     }
 
     /// Whether a nightbus answers there that knows this key; none: nobody answers like one.
@@ -168,12 +181,21 @@ impl Desk {
                     ended.id = id.to_string();
                     return Ok(ended);
                 }
-                Fetched::Pending(expected) => {
+                Fetched::Pending(expected, flight) => {
+                    self.tell_of(flight);
                     self.expected.store(expected.unwrap_or(0), Ordering::Relaxed);
                     trying = Trying::default();
                 }
                 Fetched::Later(after, why) => trying.again(after, &why).await?,
             }
+        }
+    }
+
+    fn tell_of(&self, flight: Option<Grounded>) {
+        if let (Some(told), Some(flight)) = (&self.told, flight)
+            && told.lock().insert(flight.id.clone())
+        {
+            grounded::tell(&flight, None);
         }
     }
 
@@ -218,7 +240,8 @@ fn read(answer: &Answer) -> anyhow::Result<Fetched> {
         (Some("cancelled"), _) => Ok(Fetched::Ended(ended(answer, Kind::Cancelled))),
         (_, StatusCode::ACCEPTED) => {
             let request: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            Ok(Fetched::Pending(request.get("expected_at").and_then(Value::as_i64)))
+            let expected = request.get("expected_at").and_then(Value::as_i64);
+            Ok(Fetched::Pending(expected, request.get("flight").and_then(Grounded::read)))
         }
         // It was there once: its result has been kept for as long as `retention` says.
         (_, StatusCode::NOT_FOUND) => Ok(Fetched::Ended(ended(answer, Kind::Failed))),

@@ -8,6 +8,7 @@ mod check;
 mod csv;
 mod desk;
 mod estimate;
+mod grounded;
 mod input;
 mod journal;
 mod lines;
@@ -198,6 +199,7 @@ impl RunArgs {
         let address = self.place.address(config, plan.server.clone().or_else(|| own.as_ref().map(Own::url)), key);
         let wishes = Wishes { tag: self.tag.clone(), deadline: self.deadline.clone(), fallback: self.fallback.clone() };
         let desk = Desk::new(address, plan.endpoint()?, wishes)?;
+        let desk = if own.is_some() { desk } else { desk.telling_of_flights() };
         if let Some(server) = &plan.server
             && !desk.probe().await?
         {

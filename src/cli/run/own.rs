@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::MissedTickBehavior;
 
+use super::grounded::{self, Grounded};
 use crate::app::{self, App};
 use crate::cli::UsageError;
 use crate::cli::output::note;
@@ -72,12 +73,8 @@ impl Own {
             tick.tick().await;
             for (flight, _waiting) in self.app.engine().flights() {
                 if flight.state == FlightState::Grounded && told.insert(flight.id.to_string()) {
-                    let admin = self.app.admin_addr();
-                    note(&format!(
-                        "The test flight went wrong: {}. All other calls like these wait for a decision:\n  nightbus flights approve {id} --admin http://{admin}\n  nightbus flights reject {id} --admin http://{admin}\nWithout one they are refused after flight.ground_timeout; nothing is bought until then.",
-                        flight.reasons.join("; "),
-                        id = flight.id,
-                    ));
+                    let grounded = Grounded { id: flight.id.to_string(), reasons: flight.reasons };
+                    grounded::tell(&grounded, Some(self.app.admin_addr()));
                 }
             }
         }
