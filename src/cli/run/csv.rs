@@ -21,6 +21,13 @@ pub(super) struct Record {
     broken: Option<&'static str>,
 }
 
+impl Record {
+    /// Its fields, or why they cannot be told.
+    pub(super) fn into_fields(self) -> Result<Vec<String>, &'static str> {
+        self.broken.map_or(Ok(self.fields), Err)
+    }
+}
+
 /// A body with places to fill.
 #[derive(Clone, Debug)]
 pub(super) struct Template {

@@ -7,15 +7,18 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::csv::{self, Template};
+use crate::cli::UsageError;
 use crate::domain::lane::Endpoint;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// One call of the file.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,16 +95,38 @@ impl Input {
             hasher.update(template.text().as_bytes());
         }
         let mut reader = BufReader::with_capacity(1 << 18, Hashing { file, hasher });
-        if reader.fill_buf().with_context(cannot)?.starts_with(BYTE_ORDER_MARK) {
+        let begin = reader.fill_buf().with_context(cannot)?;
+        if let Some(instead) = self.misplaced(begin) {
+            return Err(UsageError(format!("{}: {instead}", self.path.display())).into());
+        }
+        if begin.starts_with(BYTE_ORDER_MARK) {
             reader.consume(BYTE_ORDER_MARK.len());
         }
         let mut items = Items { reader, line: 0, shape: None, endpoint: self.endpoint, rows: None, count: 0 };
         if let Some(template) = &self.template {
             let header = csv::record(&mut items.reader, &mut items.line).with_context(cannot)?;
-            let header = header.map(|record| record.fields).unwrap_or_default();
+            let header = match header.map(csv::Record::into_fields) {
+                Some(Ok(header)) => header,
+                Some(Err(broken)) => bail!("{}:1: the header cannot be read: {broken}", self.path.display()),
+                None => bail!("{} is empty: its first line names the columns", self.path.display()),
+            };
             items.rows = Some(template.over(&header).with_context(|| self.path.display().to_string())?);
         }
         Ok(items)
+    }
+
+    /// What to do with a file that is none of lines, where its beginning shows what it is instead: else each of its lines
+    /// would be a fault.
+    fn misplaced(&self, begin: &[u8]) -> Option<&'static str> {
+        if begin.starts_with(GZIP) || begin.starts_with(ZSTD) {
+            return Some("is packed: unpack it first");
+        }
+        if self.template.is_none() && self.path.extension().is_some_and(|name| name.eq_ignore_ascii_case("csv")) {
+            return Some("a CSV needs --template FILE, a request body with {{column}} where a column belongs");
+        }
+        let text = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin);
+        let array = self.template.is_none() && text.trim_ascii_start().starts_with(b"[");
+        array.then_some("is a JSON array: write one call on each line, such as by `jq -c '.[]'`")
     }
 }
 

@@ -89,3 +89,26 @@ fn rows_fill_the_template() {
     let third = rows[2].as_ref().unwrap_err();
     assert_eq!((third.line, third.what.as_str()), (5, "has 1 columns, the header has 2"));
 }
+
+#[test]
+fn a_file_that_is_none_of_lines_is_told_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, content: &[u8], template: Option<&str>| {
+        let (file, form) = (folder.path().join(name), folder.path().join("form"));
+        std::fs::write(&file, content).unwrap();
+        std::fs::write(&form, template.unwrap_or_default()).unwrap();
+        let input = Input::new(&file, Endpoint::ChatCompletions, template.map(|_| form.as_path())).unwrap();
+        input.open().unwrap_err().to_string()
+    };
+    for (name, content, template, part) in [
+        ("in.jsonl.gz", &b"\x1f\x8b\x08"[..], None, "unpack it first"),
+        ("in.jsonl", b"\x28\xb5\x2f\xfd\x00", None, "unpack it first"),
+        ("in.csv", b"text\nhi\n", None, "--template"),
+        ("in.json", b"\xef\xbb\xbf\n [{\"model\":\"m\"}]", None, "one call on each line"),
+        ("in.csv", b"", Some("{\"a\":\"{{text}}\"}"), "is empty: its first line names the columns"),
+        ("in.csv", b"te\"x\"t\nhi\n", Some("{\"a\":\"{{text}}\"}"), "the header cannot be read: a quote stands"),
+    ] {
+        let message = refused(name, content, template);
+        assert!(message.contains(part), "{name}: {message}");
+    }
+}
