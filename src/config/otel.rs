@@ -11,7 +11,7 @@ const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORT
 /// None: no spans, because no collector is named, or because the standard variables say so.
 pub(super) fn otel(tree: &mut Tree, environment: &Environment) -> Option<OtelConfig> {
     let endpoint = endpoint(tree);
-    let service_name = tree.text(&KeyPath::of("otel.service_name"));
+    let service_name = service_name(tree);
     let set = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     let is_off = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         || set("OTEL_TRACES_EXPORTER") == Some("none");
@@ -27,12 +27,26 @@ fn endpoint(tree: &mut Tree) -> Option<String> {
     });
     if !is_base {
         tree.mistake(&path, "expected the address of a collector, such as \"http://127.0.0.1:4318\"");
-    } else if !cfg!(feature = "otel") {
+    } else {
+        needs_spans(tree, &path);
+    }
+    Some(endpoint)
+}
+
+fn service_name(tree: &mut Tree) -> Option<String> {
+    let path = KeyPath::of("otel.service_name");
+    let name = tree.text(&path)?;
+    needs_spans(tree, &path);
+    Some(name)
+}
+
+/// A key that this build would not act on is a mistake, as an unknown one is.
+fn needs_spans(tree: &mut Tree, path: &KeyPath) {
+    if !cfg!(feature = "otel") {
         tree.mistake(
-            &path,
+            path,
             "this build sends no spans: leave it out, or take a build with them: the container image, or \
              `cargo build --release --features otel`",
         );
     }
-    Some(endpoint)
 }

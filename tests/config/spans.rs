@@ -15,8 +15,11 @@ fn an_endpoint_is_a_base_address() {
 
 #[cfg(not(feature = "otel"))]
 #[test]
-fn a_build_without_spans_refuses_their_endpoint_and_says_which_build_has_them() {
-    one_mistake("[otel]\nendpoint = \"http://127.0.0.1:4318\"", "cargo build --release --features otel");
+fn a_build_without_spans_refuses_their_keys_and_says_which_build_has_them() {
+    for key in ["endpoint = \"http://127.0.0.1:4318\"", "service_name = \"night\""] {
+        one_mistake(&format!("[otel]\n{key}"), "cargo build --release --features otel");
+        one_mistake(&format!("[otel]\n{key}"), &format!("otel.{}", key.split(' ').next().unwrap()));
+    }
 }
 
 #[cfg(feature = "otel")]
@@ -32,7 +35,7 @@ fn a_build_with_spans_takes_what_is_set() {
 
 #[test]
 fn spans_are_sent_where_a_collector_is_named_and_they_are_not_switched_off() {
-    let sends = |env: &[(&str, &str)]| load_with("otel.service_name = \"night\"", env).unwrap().otel.is_some();
+    let sends = |env: &[(&str, &str)]| load_with("", env).unwrap().otel.is_some();
     assert!(!sends(&[]));
     assert!(sends(&[ENDPOINT]) && sends(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector/in")]));
     for off in [("OTEL_SDK_DISABLED", "True"), ("OTEL_TRACES_EXPORTER", "none")] {
