@@ -11,9 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// turn writes an answer of its own: a call that is passed through looks at four sockets, one after another.
 const TURNS_BETWEEN_LOOKS: u32 = 16;
 
-/// Steps of niceness that a background thread steps back: it gets a third of the share of one that did not, and all of an
-/// idle core.
-const STEPS_BACK: i32 = 5;
+/// Steps of niceness that a background thread steps back: at 5 it gets a third of the share of one that did not, and all of
+/// an idle core.
+#[derive(Debug, Clone, Copy)]
+pub enum StepsBack {
+    /// What nobody on the line waits for: sealing, reading back, copying the log into the database.
+    Background = 5,
+    /// The store's writer, which calls wait for whose acceptance is not durable yet. Further back, its wake-ups cost more
+    /// than the workers gain (docs/performance.md).
+    Writer = 2,
+}
 
 /// The runtime of `nightbus serve`. Its blocking threads step back.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -25,7 +32,7 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .event_interval(TURNS_BETWEEN_LOOKS)
         .on_thread_start(move || {
             if counted.fetch_add(1, Ordering::AcqRel) >= workers {
-                step_back();
+                step_back(StepsBack::Background);
             }
         })
         .enable_all()
@@ -38,8 +45,8 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// Lets the other threads of the process go before the calling one, for good: nobody without privileges can take it back.
-pub fn step_back() {
-    if let Err(error) = rustix::process::nice(STEPS_BACK) {
+pub fn step_back(steps: StepsBack) {
+    if let Err(error) = rustix::process::nice(steps as i32) {
         tracing::debug!(%error, "a background thread did not step back");
     }
 }

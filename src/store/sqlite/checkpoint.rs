@@ -38,7 +38,7 @@ impl Checkpointer {
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".to_owned())
             .spawn(move || {
-                crate::threads::step_back();
+                crate::threads::step_back(crate::threads::StepsBack::Background);
                 run(&connection, &woken, &progress, &observer);
             })
             .map_err(|error| StoreError::Unwritable(format!("no thread for the store: {error}")))?;

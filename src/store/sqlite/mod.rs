@@ -197,7 +197,7 @@ fn start(mut writer: Writer, dir: DataDir) -> Result<watch::Receiver<bool>, Stor
     std::thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || {
-            crate::threads::step_back();
+            crate::threads::step_back(crate::threads::StepsBack::Writer);
             let guard = Guard(Arc::clone(&writer.queue));
             writer.run();
             drop(guard);
