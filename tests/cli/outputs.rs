@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::command::{Running, command, done};
+use crate::roi::roi;
 use crate::run::{Stage, batch_file};
 use crate::snapshots::{assert_none, check, ending, masked};
 use crate::stand_in;
@@ -51,20 +52,7 @@ const NOBODY: [Case; 3] = [
 
 /// Need nothing but files.
 const ALONE: [Case; 19] = [
-    (
-        "roi",
-        &[
-            "roi",
-            "--requests-per-day",
-            "10000",
-            "--input-tokens",
-            "6000",
-            "--output-tokens",
-            "1000",
-            "--model",
-            "gpt-5.4",
-        ],
-    ),
+    ("roi", roi!("--model", "gpt-5.4")),
     (
         "roi-json",
         &[

@@ -4,27 +4,23 @@ use serde_json::Value;
 
 use crate::command::nightbus;
 
-const EXAMPLE: [&str; 11] = [
-    "roi",
-    "--requests-per-day",
-    "10000",
-    "--input-tokens",
-    "6000",
-    "--output-tokens",
-    "1000",
-    "--input-price",
-    "3",
-    "--output-price",
-    "15",
-];
+/// The arguments for the volume of the example, and more.
+macro_rules! roi {
+    ($($more:literal),*) => {
+        &["roi", "--requests-per-day", "10000", "--input-tokens", "6000", "--output-tokens", "1000", $($more),*]
+    };
+}
+pub(crate) use roi;
 
-fn roi(more: &[&str]) -> crate::command::Done {
-    nightbus(&[&EXAMPLE[..7], more].concat())
+const EXAMPLE: &[&str] = roi!("--input-price", "3", "--output-price", "15");
+
+fn priced(how: &[&str]) -> crate::command::Done {
+    nightbus(&[roi!().as_slice(), how].concat())
 }
 
 #[test]
 fn the_documented_example_gives_the_documented_numbers() {
-    let done = nightbus(&EXAMPLE);
+    let done = nightbus(EXAMPLE);
     assert_eq!(done.code, 0, "{}", done.err);
     for number in ["$330.00", "$165.00", "$4,950.00", "$60,225.00", "60,000,000 in, 10,000,000 out"] {
         assert!(done.out.contains(number), "{number} in {}", done.out);
@@ -38,7 +34,7 @@ fn the_documented_example_gives_the_documented_numbers() {
 #[test]
 fn costs_give_a_ratio_and_the_days_until_they_are_paid_back() {
     let costs = ["--dev-cost", "3000", "--opportunity-cost", "300", "--deferrable-share", "0.5", "--json"];
-    let done = nightbus(&[&EXAMPLE[..], &costs].concat());
+    let done = nightbus(&[EXAMPLE, &costs].concat());
     assert_eq!(done.code, 0, "{}", done.err);
     let json: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(json["saved_usd_per_day"], 82.5);
@@ -49,11 +45,11 @@ fn costs_give_a_ratio_and_the_days_until_they_are_paid_back() {
 
 #[test]
 fn a_model_brings_its_own_prices_and_an_unknown_one_is_refused() {
-    let known = roi(&["--model", "claude-sonnet-4-6"]);
+    let known = priced(&["--model", "claude-sonnet-4-6"]);
     assert!(known.code == 0 && known.out.contains("$60,225.00"), "{}{}", known.out, known.err);
-    let unknown = roi(&["--model", "gpt-of-tomorrow"]);
+    let unknown = priced(&["--model", "gpt-of-tomorrow"]);
     assert!(unknown.code == 2 && unknown.err.contains("--input-price"), "{}", unknown.err);
-    let no_batch = roi(&["--model", "deepseek-v4-pro"]);
+    let no_batch = priced(&["--model", "deepseek-v4-pro"]);
     assert!(no_batch.code == 2 && no_batch.err.contains("no batch price"), "{}", no_batch.err);
 }
 
@@ -69,7 +65,7 @@ fn what_makes_no_sense_is_exit_code_2() {
         &["--model", "gpt-5.4", "--deferrable-share", "-0.1"],
         &["--input-price", "9000000", "--output-price", "9000000"],
     ] {
-        let done = roi(wrong);
+        let done = priced(wrong);
         assert_eq!((done.code, done.out.as_str()), (2, ""), "{wrong:?}: {}", done.err);
     }
 }
