@@ -162,7 +162,7 @@ async fn a_live_call_in_place_of_a_batch_is_a_span_of_its_own() {
     let running = home(&provider, &collector).start().await;
     let parent = traceparent(TRACE, "01");
     let headers =
-        [DEFER, ("x-nightbus-deadline", "12s"), ("x-nightbus-fallback", "sync"), ("traceparent", parent.as_str())];
+        [DEFER, ("x-nightbus-deadline", "24s"), ("x-nightbus-fallback", "sync"), ("traceparent", parent.as_str())];
     let reply = running.client.post(CHAT, &headers, chat(&probe(1)).to_string()).await;
     assert!(reply.text().ends_with(&probe(1)), "{reply:?}");
     let (call, line) = (collector.one("POST /v1/chat/completions").await, collector.one("nightbus.batch_line").await);

@@ -1,12 +1,14 @@
 //! nightbus in the test's own process, quick enough for tests.
 
+use std::future::Future;
 use std::path::Path;
+use std::time::Duration;
 
 use nightbus::app::{self, App};
 use nightbus::config::{self, Overrides};
 use nightbus::tasks::Tasks;
 
-use super::client::Client;
+use super::client::{Client, eventually};
 use super::provider::Provider;
 
 /// A running nightbus.
@@ -75,6 +77,30 @@ impl Proxy {
 
     pub(crate) const fn app(&self) -> &App {
         &self.app
+    }
+
+    /// What came of `calls`, of which `count` wait for the same batch before it leaves, however slowly they come; from then
+    /// on nothing waits for the idle time, which may be as long as it likes.
+    pub(crate) async fn together<T>(&self, count: usize, calls: impl Future<Output = T>) -> T {
+        let queued = || self.app.engine().queued_requests();
+        let leaving = async {
+            eventually("all wait together", || async { (queued() >= count as u64).then_some(()) }).await;
+            let mut pace = tokio::time::interval(Duration::from_millis(25));
+            loop {
+                self.flush().await;
+                pace.tick().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = calls => outcome,
+            () = leaving => unreachable!("it goes on until the calls are done"),
+        }
+    }
+
+    /// Lets go what waits for a batch now.
+    pub(crate) async fn flush(&self) {
+        assert_eq!(self.admin().post("/api/flush", &[], "").await.status, 200);
     }
 
     /// The ordered stop.

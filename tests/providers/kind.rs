@@ -59,10 +59,10 @@ pub(crate) const TOGETHER: Kind = chat("together", "/together/v1", "meta-llama/L
 const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
 impl Kind {
-    /// nightbus over the simulator's dialect; `store`: a line of the configuration.
+    /// nightbus over the simulator's dialect, whose lanes leave when they are let go; `store`: a line of the configuration.
     pub(crate) async fn proxy(&self, provider: &Provider, store: &str) -> Proxy {
         let sim = provider.sim.base_url();
-        let flight = "[flight]\nenabled = false";
+        let flight = "[flight]\nenabled = false\n[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"";
         // The harness writes the first provider's table by itself.
         let table = if self.name == "openai" { String::new() } else { self.table(provider) };
         Proxy::from_toml(&toml(&sim, store, &format!("{table}{flight}"))).await

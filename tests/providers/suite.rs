@@ -40,7 +40,8 @@ pub(crate) async fn run(kind: &Kind) -> Vec<String> {
 async fn all_are_answered(kind: &Kind, provider: &Provider, proxy: &Proxy, count: usize, context: &str) {
     let texts: Vec<String> = (0..count).map(|at| format!("say {}", probe(at))).collect();
     let calls = texts.iter().map(|text| kind.post(&proxy.client, text, &[]));
-    for (at, reply) in futures_util::future::join_all(calls).await.iter().enumerate() {
+    let replies = proxy.together(count, futures_util::future::join_all(calls)).await;
+    for (at, reply) in replies.iter().enumerate() {
         assert!(kind.text(reply).contains(&probe(at)), "{} {context}: {reply:?}", kind.name);
     }
     none_twice(kind, provider, context).await;
@@ -58,7 +59,7 @@ async fn a_deferred_call(kind: &Kind) -> String {
     let proxy = kind.proxy(&provider, IN_MEMORY).await;
     all_are_answered(kind, &provider, &proxy, 3, "without faults").await;
     assert_eq!(kind.creations(&provider).await, 1, "{}: one batch, and at the first try", kind.name);
-    let reply = kind.post(&proxy.client, "again", &[]).await;
+    let reply = proxy.together(1, kind.post(&proxy.client, "again", &[])).await;
     assert_eq!(reply.header("x-nightbus-service"), "batch", "{}", kind.name);
     let files = provider.count("files");
     eventually("files are deleted", || async { (provider.count("files_stored") == 0).then_some(()) }).await;
@@ -101,7 +102,7 @@ async fn a_bad_line(kind: &Kind) -> String {
     let texts: Vec<String> =
         (0..5).map(|at| if at == 2 && kind.is_anthropic() { "fail-400".to_owned() } else { text(at) }).collect();
     let calls = texts.iter().map(|text| kind.post(&proxy.client, text, &alone));
-    let replies = futures_util::future::join_all(calls).await;
+    let replies = proxy.together(5, futures_util::future::join_all(calls)).await;
     for (at, reply) in replies.iter().enumerate().filter(|(at, _)| *at != 2) {
         assert!(kind.text(reply).contains(&probe(at)), "{}: {reply:?}", kind.name);
     }
@@ -166,11 +167,12 @@ async fn lost_creations(kind: &Kind) -> String {
             assert_eq!(reply.status, 202, "{}: {reply:?}", kind.name);
             ids.push(reply.json()["id"].as_str().unwrap().to_owned());
         }
+        proxy.flush().await;
         eventually(fault, || async { (provider.fired(fault) == 1).then_some(()) }).await;
         proxy.stop().await;
         let proxy = kind.proxy(&provider, &store).await;
         for (at, id) in ids.iter().enumerate() {
-            let reply = proxy.client.result(id).await;
+            let reply = proxy.together(0, proxy.client.result(id)).await;
             if kind.finds {
                 assert!(kind.text(&reply).contains(&probe(at)), "{} {fault}: {reply:?}", kind.name);
             } else {
@@ -200,6 +202,7 @@ async fn first_answers(kind: &Kind) -> String {
         let reply = kind.post(&proxy.client, &format!("say {}", probe(at)), &[ASYNC]).await;
         ids.push(reply.json()["id"].as_str().unwrap().to_owned());
     }
+    proxy.flush().await;
     let batch = running(&provider).await;
     if kind.name == "doubleword" {
         eventually("half of the answers", || async {
@@ -219,7 +222,7 @@ async fn first_answers(kind: &Kind) -> String {
     }
     assert_eq!(kind.cancel(&provider, KEY, &batch).await, 200, "{}", kind.name);
     for (at, id) in ids.iter().enumerate() {
-        let reply = proxy.client.result(id).await;
+        let reply = proxy.together(0, proxy.client.result(id)).await;
         assert!(kind.text(&reply).contains(&probe(at)), "{}: {reply:?}", kind.name);
     }
     none_twice(kind, &provider, "first answers").await;
@@ -230,7 +233,8 @@ async fn first_answers(kind: &Kind) -> String {
 async fn ledger(kind: &Kind) -> String {
     let provider = Provider::quick().await;
     let proxy = kind.proxy(&provider, IN_MEMORY).await;
-    let reply = kind.post(&proxy.client, &"a long question ".repeat(200), &[]).await;
+    let text = "a long question ".repeat(200);
+    let reply = proxy.together(1, kind.post(&proxy.client, &text, &[])).await;
     assert_eq!(reply.status, 200, "{}: {reply:?}", kind.name);
     let dollars = |name| reply.headers.get(name).map(|value| value.to_str().unwrap().parse::<f64>().unwrap());
     let (Some(cost), Some(saved)) = (dollars("x-nightbus-cost-usd"), dollars("x-nightbus-saved-usd")) else {

@@ -139,7 +139,7 @@ impl Api {
 
     /// Polls until the batch has one of `statuses`.
     pub(crate) async fn until(&self, batch: &Value, statuses: &[&str]) -> Value {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
         loop {
             let now = self.batch(batch).await;
             if statuses.contains(&now["status"].as_str().unwrap_or_default()) {

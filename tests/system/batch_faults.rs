@@ -14,12 +14,15 @@ const TABLES: &str = "[deferral]\nfallback = []\n[batching]\nidle = \"150ms\"\np
 
 /// The answers to a dozen calls that share a batch, by caller.
 async fn ask(provider: &Provider, tables: &str) -> Vec<Reply> {
-    let proxy = Proxy::with(provider, tables).await;
+    let tables = tables.replace("idle = \"150ms\"", "idle = \"1h\"\nmax_age = \"1h\"");
+    let proxy = Proxy::with(provider, &tables).await;
     let client = &proxy.client;
-    let replies = join_all((0..CALLS).map(|at| async move { client.held(CHAT, &chat(&probe(at))).await })).await;
+    let calls = join_all((0..CALLS).map(|at| async move { client.held(CHAT, &chat(&probe(at))).await }));
+    let replies = proxy.together(CALLS, calls).await;
     // Later calls of the same lane are not affected.
     provider.set_faults(&[]);
-    assert!(client.held(CHAT, &chat("probe-later")).await.text().contains("probe-later"));
+    let later = chat("probe-later");
+    assert!(proxy.together(1, client.held(CHAT, &later)).await.text().contains("probe-later"));
     let states: Vec<String> = client.get("/nightbus/v1/requests?limit=100").await.json()["data"]
         .as_array()
         .unwrap()

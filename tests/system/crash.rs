@@ -235,8 +235,10 @@ fn every_named_point_has_its_death() {
     assert_eq!(named, TESTED.iter().map(|name| (*name).to_owned()).chain(of_services()).collect());
 }
 
-/// Kills in one of the tests below.
+/// Kills in one of the tests below, at least.
 const KILLS: u64 = 26;
+/// Accepted requests in one of the tests below, at least: fewer are hardly any load.
+const ACCEPTED: usize = 30;
 
 /// Callers send without pause; `kill -9` at random moments, again and again.
 async fn survives_kills(seed: u64, faults: &[&str]) {
@@ -246,7 +248,12 @@ async fn survives_kills(seed: u64, faults: &[&str]) {
     let promises = Promises::default();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut next = 0;
-    for round in 0..KILLS {
+    for round in 0_u64.. {
+        // A slow machine needs more rounds, and longer ones, until enough was accepted.
+        let more = round.saturating_sub(KILLS);
+        if round >= KILLS && promises.accepted.lock().len() > ACCEPTED {
+            break;
+        }
         let running = home.start().await;
         let client = running.client.clone();
         let first = next;
@@ -266,7 +273,7 @@ async fn survives_kills(seed: u64, faults: &[&str]) {
             };
             futures_util::join!(caller(0), caller(1), promises.look(&client));
         };
-        let moment = Duration::from_millis(rng.u64(20..600));
+        let moment = Duration::from_millis(rng.u64(20..600) * (1 + more));
         if tokio::time::timeout(moment, callers).await.is_ok() {
             panic!("callers never end");
         }
@@ -274,7 +281,6 @@ async fn survives_kills(seed: u64, faults: &[&str]) {
     }
     let running = home.start().await;
     promises.are_kept(&home, &running.client, &provider).await;
-    assert!(promises.accepted.lock().len() > 30, "the test had hardly any load");
     assert!(running.terminate().await.success());
     agrees(&home.store(), &provider).await;
 }

@@ -29,9 +29,13 @@ fn raw_body(lines: &[String], id: &str) -> String {
 }
 
 async fn tapped() -> (Provider, Tap, Proxy) {
+    tapped_with("").await
+}
+
+async fn tapped_with(tables: &str) -> (Provider, Tap, Proxy) {
     let provider = Provider::quick().await;
     let tap = Tap::before(&provider).await;
-    let proxy = Proxy::from_toml(&toml(&tap.base_url(), "store = \"memory\"", "")).await;
+    let proxy = Proxy::from_toml(&toml(&tap.base_url(), "store = \"memory\"", tables)).await;
     (provider, tap, proxy)
 }
 
@@ -102,19 +106,19 @@ async fn a_failing_line_keeps_its_own_status_and_the_providers_error() {
 }
 
 #[tokio::test]
-async fn two_hundred_callers_ride_in_at_most_two_batches_and_each_gets_its_own_answer() {
+async fn two_hundred_callers_ride_in_one_batch_and_each_gets_its_own_answer() {
     let provider = Provider::quick().await;
-    let proxy =
-        Proxy::with(&provider, "[batching]\nidle = \"700ms\"\npoll = \"100ms\"\n[flight]\nenabled = false").await;
+    let tables = "[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"\n[flight]\nenabled = false";
+    let proxy = Proxy::with(&provider, tables).await;
     let client = &proxy.client;
-    let replies = join_all((0..200).map(|at| async move {
+    let calls = join_all((0..200).map(|at| async move {
         let reply = client.held(CHAT, &chat(&format!("label {}", probe(at)))).await;
         assert!(reply.text().ends_with(&format!("label {}", probe(at))), "caller {at}: {reply:?}");
         reply.header("x-nightbus-request-id").to_owned()
-    }))
-    .await;
+    }));
+    let replies = proxy.together(200, calls).await;
     assert_eq!(replies.iter().collect::<BTreeSet<_>>().len(), 200);
-    assert!(provider.count("batches") <= 2, "{}", provider.counters());
+    assert_eq!(provider.count("batches"), 1, "{}", provider.counters());
     assert_eq!(provider.count("lines_executed"), 200);
     assert_eq!(provider.count("max_executions_per_probe"), 1);
     proxy.stop().await;
@@ -134,7 +138,7 @@ async fn identical_calls_at_the_same_time_are_two_requests() {
 
 #[tokio::test]
 async fn model_key_organisation_project_and_endpoint_each_make_a_lane() {
-    let (provider, tap, proxy) = tapped().await;
+    let (provider, tap, proxy) = tapped_with("[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"").await;
     let client = &proxy.client;
     let other = client.with_key("sk-other");
     let mut model = chat("probe-model");
@@ -145,7 +149,7 @@ async fn model_key_organisation_project_and_endpoint_each_make_a_lane() {
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.header("x-nightbus-batch-id").to_owned()
     };
-    let batches = join_all([
+    let calls = join_all([
         send(client.clone(), CHAT, None, chat("probe-a")),
         send(client.clone(), CHAT, None, chat("probe-b")),
         send(client.clone(), CHAT, None, model),
@@ -153,8 +157,8 @@ async fn model_key_organisation_project_and_endpoint_each_make_a_lane() {
         send(client.clone(), CHAT, Some(("openai-organization", "org-1")), chat("probe-org")),
         send(client.clone(), CHAT, Some(("openai-project", "proj-1")), chat("probe-project")),
         send(client.clone(), "/v1/responses", None, json!({"model": "gpt-6-luna", "input": "probe-endpoint"})),
-    ])
-    .await;
+    ]);
+    let batches = proxy.together(7, calls).await;
     assert_eq!(batches[0], batches[1], "the same lane");
     assert_eq!(batches.iter().collect::<BTreeSet<_>>().len(), 6, "{batches:?}");
     // Each lane's batch is the caller's own at the provider.
@@ -178,6 +182,7 @@ async fn batches_of_eight(tables: &str) -> Vec<usize> {
     let proxy = Proxy::with(&provider, tables).await;
     let client = &proxy.client;
     let ids = join_all((0..8).map(|at| async move { client.accepted(CHAT, &chat(&probe(at))).await })).await;
+    proxy.flush().await;
     for id in &ids {
         assert_eq!(client.result(id).await.status, 200);
     }
@@ -194,14 +199,16 @@ async fn batches_of_eight(tables: &str) -> Vec<usize> {
 
 #[tokio::test]
 async fn a_lane_is_split_at_the_limit_of_requests() {
-    let sizes = batches_of_eight("max_requests = 3\n[batching]\nidle = \"400ms\"\npoll = \"100ms\"").await;
+    let sizes =
+        batches_of_eight("max_requests = 3\n[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"").await;
     assert_eq!(sizes, [2, 3, 3]);
 }
 
 #[tokio::test]
 async fn a_lane_is_split_at_the_limit_of_bytes() {
     // Lines of about 200 bytes.
-    let sizes = batches_of_eight("max_bytes = 700\n[batching]\nidle = \"400ms\"\npoll = \"100ms\"").await;
+    let sizes =
+        batches_of_eight("max_bytes = 700\n[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"").await;
     assert!(sizes.len() >= 3 && sizes.iter().all(|size| *size <= 3), "{sizes:?}");
 }
 
@@ -366,16 +373,19 @@ async fn a_failure_after_a_long_hold_breaks_off_and_the_result_route_knows_its_s
 #[tokio::test]
 async fn who_left_the_line_finds_the_answer_by_its_id() {
     let provider = Provider::quick().await;
-    let proxy = Proxy::over(&provider).await;
+    let proxy = Proxy::with(&provider, "[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"").await;
     let client = &proxy.client;
     let body = chat("probe-left");
-    let left = tokio::time::timeout(std::time::Duration::from_millis(30), client.held(CHAT, &body)).await;
-    assert!(left.is_err(), "the client gave up");
-    let id = eventually("the request is there although its caller is gone", || async {
+    let there = eventually("the request is there", || async {
         let list = client.get("/nightbus/v1/requests").await.json();
         list["data"][0]["id"].as_str().map(ToOwned::to_owned)
-    })
-    .await;
+    });
+    let id = tokio::select! {
+        id = there => id,
+        answer = client.held(CHAT, &body) => panic!("nothing has left yet: {answer:?}"),
+    };
+    eventually("nobody is on the line", || async { (proxy.app().engine().waiters().count() == 0).then_some(()) }).await;
+    proxy.flush().await;
     assert!(client.result(&id).await.text().contains("probe-left"));
     assert_eq!(provider.executions_of("probe-left").await, 1);
     proxy.stop().await;

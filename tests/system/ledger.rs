@@ -219,7 +219,7 @@ async fn after_crashes_replays_rescue_and_duplicates_the_ledger_is_the_providers
         }
     };
     let patient = accepted("gpt-5.6-luna", &[]).await;
-    let hurried = accepted("gpt-6-luna", &[("x-nightbus-deadline", "12s"), ("x-nightbus-fallback", "sync")]).await;
+    let hurried = accepted("gpt-6-luna", &[("x-nightbus-deadline", "24s"), ("x-nightbus-fallback", "sync")]).await;
     for id in &hurried {
         assert_eq!(running.client.until_state(id, &["completed"]).await["service"], "sync");
     }

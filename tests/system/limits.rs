@@ -10,7 +10,7 @@ use nightbus::domain::request::RequestState;
 use nightbus::sim::SimOptions;
 use nightbus::store::{self, Finish, OutcomeSummary, no_observer};
 
-use super::common::client::{CHAT, Client, Reply, chat, eventually, probe};
+use super::common::client::{CHAT, Reply, chat, eventually, probe};
 use super::common::provider::{Provider, quick};
 use super::common::proxy::Proxy;
 
@@ -22,15 +22,19 @@ fn bad(at: usize) -> Value {
     chat(&format!("BAD-LINE {}", probe(at)))
 }
 
-async fn held_together(client: &Client, bodies: Vec<Value>) -> Vec<Reply> {
-    join_all(bodies.iter().map(|body| client.held(CHAT, body))).await
+/// Lanes leave when they are let go, as [`held_together`] does.
+const PATIENT: &str = "[deferral]\nfallback = []\n[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"\n[upstream]\nfirst_byte_timeout = \"3s\"";
+
+async fn held_together(proxy: &Proxy, bodies: Vec<Value>) -> Vec<Reply> {
+    let calls = join_all(bodies.iter().map(|body| proxy.client.held(CHAT, body)));
+    proxy.together(bodies.len(), calls).await
 }
 
 async fn with_bad_lines(positions: &[usize]) -> u64 {
     let provider = Provider::with_faults(&["validation-unnamed:always"]).await;
-    let proxy = Proxy::with(&provider, TABLES).await;
+    let proxy = Proxy::with(&provider, PATIENT).await;
     let bodies = (0..CALLS).map(|at| if positions.contains(&at) { bad(at) } else { chat(&probe(at)) }).collect();
-    for (at, reply) in held_together(&proxy.client, bodies).await.iter().enumerate() {
+    for (at, reply) in held_together(&proxy, bodies).await.iter().enumerate() {
         if positions.contains(&at) {
             assert_eq!(reply.status, 400, "{reply:?}");
             assert_ne!(reply.json()["error"]["type"], "nightbus_error", "the provider's own error: {reply:?}");
@@ -48,7 +52,7 @@ async fn with_bad_lines(positions: &[usize]) -> u64 {
 async fn a_bad_line_that_nobody_names_is_found_and_the_others_are_served() {
     for position in [0, 5, 11] {
         let batches = with_bad_lines(&[position]).await;
-        // Two for each halving of twelve, and some room for a lane that left in two parts.
+        // Two for each halving of twelve, and some room for parts that left together with others.
         assert!(batches <= 11, "{batches} batches for one line");
     }
 }
@@ -62,8 +66,8 @@ async fn several_bad_lines_that_nobody_names_are_found() {
 #[tokio::test]
 async fn a_file_that_is_too_large_becomes_two_batches() {
     let provider = Provider::with_faults(&["upload-413"]).await;
-    let proxy = Proxy::with(&provider, TABLES).await;
-    let replies = held_together(&proxy.client, (0..CALLS).map(|at| chat(&probe(at))).collect()).await;
+    let proxy = Proxy::with(&provider, PATIENT).await;
+    let replies = held_together(&proxy, (0..CALLS).map(|at| chat(&probe(at))).collect()).await;
     for (at, reply) in replies.iter().enumerate() {
         assert!(reply.text().ends_with(&probe(at)), "{reply:?}");
         assert_eq!(provider.executions_of(&probe(at)).await, 1);
@@ -75,12 +79,12 @@ async fn a_file_that_is_too_large_becomes_two_batches() {
 #[tokio::test]
 async fn a_provider_that_takes_no_file_at_all_is_every_callers_error_after_a_bounded_number_of_uploads() {
     let provider = Provider::with_faults(&["upload-413:always"]).await;
-    let proxy = Proxy::with(&provider, TABLES).await;
-    let replies = held_together(&proxy.client, (0..CALLS).map(|at| chat(&probe(at))).collect()).await;
+    let proxy = Proxy::with(&provider, PATIENT).await;
+    let replies = held_together(&proxy, (0..CALLS).map(|at| chat(&probe(at))).collect()).await;
     assert!(replies.iter().all(|reply| reply.status == 413), "{replies:?}");
     assert!(provider.fired("upload-413") <= 3 * CALLS as u64, "{}", provider.counters());
     provider.set_faults(&[]);
-    let later = proxy.client.held(CHAT, &chat("probe-later")).await;
+    let later = held_together(&proxy, vec![chat("probe-later")]).await.remove(0);
     assert!(later.text().contains("probe-later"), "the model is not shut out: {later:?}");
     proxy.stop().await;
 }
@@ -95,10 +99,10 @@ async fn what_a_refusal_taught_is_known_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let padding = "word ".repeat(80);
     for run in 0..3 {
-        let proxy = Proxy::on_disk(&provider, folder.path(), TABLES).await;
+        let proxy = Proxy::on_disk(&provider, folder.path(), PATIENT).await;
         let of = |at| probe(run * 100 + at);
         let bodies = (0..CALLS).map(|at| chat(&format!("{padding}{}", of(at)))).collect();
-        for (at, reply) in held_together(&proxy.client, bodies).await.iter().enumerate() {
+        for (at, reply) in held_together(&proxy, bodies).await.iter().enumerate() {
             assert!(reply.text().ends_with(&of(at)), "{reply:?}");
         }
         proxy.stop().await;
@@ -112,10 +116,9 @@ async fn what_a_refusal_taught_is_known_after_a_restart() {
 async fn the_limit_that_a_refusal_names_is_kept_from_then_on() {
     let options = SimOptions { enqueued_token_limit: Some(700), ..quick() };
     let provider = Provider::start(options).await;
-    let proxy = Proxy::with(&provider, TABLES).await;
+    let proxy = Proxy::with(&provider, PATIENT).await;
     let padding = "word ".repeat(80);
-    let replies =
-        held_together(&proxy.client, (0..CALLS).map(|at| chat(&format!("{padding}{}", probe(at)))).collect()).await;
+    let replies = held_together(&proxy, (0..CALLS).map(|at| chat(&format!("{padding}{}", probe(at)))).collect()).await;
     for (at, reply) in replies.iter().enumerate() {
         assert!(reply.text().ends_with(&probe(at)), "{reply:?}");
         assert_eq!(provider.executions_of(&probe(at)).await, 1);

@@ -131,13 +131,14 @@ async fn what_no_batch_takes_goes_live() {
 #[tokio::test]
 async fn both_forms_of_a_key_are_one_credential() {
     let provider = Provider::quick().await;
-    let proxy = Proxy::with(&provider, "[batching]\nidle = \"500ms\"\nmax_age = \"5s\"\npoll = \"100ms\"").await;
+    let proxy = Proxy::with(&provider, "[batching]\nidle = \"1h\"\nmax_age = \"1h\"\npoll = \"100ms\"").await;
     let bare = proxy.client.with_key("");
     let own = ("x-api-key", KEY);
     let first = bare.post(MESSAGES, &[DEFER, ASYNC, VERSION, own], message("one").to_string()).await;
     let second = proxy.client.post(MESSAGES, &[DEFER, ASYNC, VERSION], message("two").to_string()).await;
     let ids: Vec<String> =
         [&first, &second].iter().map(|reply| reply.json()["id"].as_str().unwrap().to_owned()).collect();
+    proxy.flush().await;
     for id in &ids {
         assert_eq!(proxy.client.result(id).await.status, 200);
         let path = format!("/nightbus/v1/requests/{id}");
@@ -285,31 +286,40 @@ async fn batches_keep_within_the_limits() {
     assert!(created(&provider).await.iter().all(|lines| lines.len() <= 3));
 }
 
-#[tokio::test]
-async fn faults_cost_nothing_twice() {
-    let faults: [&[&str]; 8] = [
-        &["expire-half"],
-        &["expire-none"],
-        &["missing-line", "duplicate-line", "unknown-id", "blank-lines", "crlf"],
-        &["line-429", "line-500", "request-timeout"],
-        &["content-cut:2", "content-404", "content-500"],
-        &["poll-500", "poll-404", "poll-cut", "status-unknown"],
-        &["null-file-ids:2", "list-500"],
-        &["create-lost", "list-500:2", "expire-most"],
-    ];
-    for faults in faults {
-        let provider = Provider::with_faults(faults).await;
-        let proxy = Proxy::over(&provider).await;
-        let calls = (0..6).map(|at| {
-            let client = proxy.client.clone();
-            async move { held(&client, &message(&format!("say {}", probe(at)))).await }
-        });
-        for (at, reply) in futures_util::future::join_all(calls).await.iter().enumerate() {
-            assert!(text(reply).ends_with(&probe(at)), "{faults:?}: {reply:?}");
-        }
-        let executions = provider.executions().await;
-        assert!(executions.as_object().unwrap().values().all(|count| count == 1), "{faults:?}: {executions}");
+async fn costs_nothing_twice(faults: &[&str]) {
+    let provider = Provider::with_faults(faults).await;
+    let proxy = Proxy::over(&provider).await;
+    let calls = (0..6).map(|at| {
+        let client = proxy.client.clone();
+        async move { held(&client, &message(&format!("say {}", probe(at)))).await }
+    });
+    for (at, reply) in futures_util::future::join_all(calls).await.iter().enumerate() {
+        assert!(text(reply).ends_with(&probe(at)), "{faults:?}: {reply:?}");
     }
+    let executions = provider.executions().await;
+    assert!(executions.as_object().unwrap().values().all(|count| count == 1), "{faults:?}: {executions}");
+}
+
+macro_rules! cost_nothing_twice {
+    ($($test:ident: $($fault:literal),+;)+) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                costs_nothing_twice(&[$($fault),+]).await;
+            }
+        )+
+    };
+}
+
+cost_nothing_twice! {
+    expired_half_done: "expire-half";
+    expired_with_nothing_done: "expire-none";
+    odd_result_files: "missing-line", "duplicate-line", "unknown-id", "blank-lines", "crlf";
+    lines_that_did_not_run: "line-429", "line-500", "request-timeout";
+    broken_downloads: "content-cut:2", "content-404", "content-500";
+    broken_polls: "poll-500", "poll-404", "poll-cut", "status-unknown";
+    results_that_are_named_late: "null-file-ids:2", "list-500";
+    creation_lost_and_expired_almost_done: "create-lost", "list-500:2", "expire-most";
 }
 
 #[tokio::test]

@@ -76,8 +76,10 @@ deaths! {
     death_after_the_harvest: "harvested" &[];
 }
 
-/// Kills in the test below.
+/// Kills in the test below, at least.
 const KILLS: u64 = 10;
+/// Accepted requests in the test below, at least: fewer are hardly any load.
+const ACCEPTED: usize = 10;
 
 #[tokio::test]
 async fn kills_at_random_moments_while_creations_get_no_answer() {
@@ -86,7 +88,12 @@ async fn kills_at_random_moments_while_creations_get_no_answer() {
     let home = Home::new(&provider, TABLES);
     let mut rng = fastrand::Rng::with_seed(5);
     let mut accepted = Vec::new();
-    for round in 0..KILLS {
+    for round in 0_u64.. {
+        // A slow machine needs more rounds, and longer ones, until enough was accepted.
+        let more = round.saturating_sub(KILLS);
+        if round >= KILLS && accepted.len() > ACCEPTED {
+            break;
+        }
         let running = home.start().await;
         let callers = async {
             for call in 0..u64::MAX {
@@ -97,12 +104,11 @@ async fn kills_at_random_moments_while_creations_get_no_answer() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let moment = Duration::from_millis(rng.u64(100..700));
+        let moment = Duration::from_millis(rng.u64(100..700) * (1 + more));
         assert!(tokio::time::timeout(moment, callers).await.is_err(), "callers never end");
         running.kill().await;
     }
     let running = home.start().await;
-    assert!(accepted.len() > 10, "the test had hardly any load");
     are_kept(&accepted, &home, &running.client, &provider).await;
     assert!(running.terminate().await.success());
 }

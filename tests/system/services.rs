@@ -1,7 +1,5 @@
 //! Deadlines, rescue and fallback: who is served by what, in time, and what it takes of the provider.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use http::Method;
 use nightbus::sim::SimOptions;
@@ -13,6 +11,8 @@ use super::common::provider::{Provider, Tap, quick};
 use super::common::proxy::{Proxy, toml};
 
 const TABLES: &str = "[batching]\nidle = \"60ms\"\nmax_age = \"5s\"\npoll = \"100ms\"\nmax_attempts = 2";
+/// A batch with a deadline must have time for the idle one as well: this is too much for deadlines up to twenty seconds.
+const UNHURRIED: &str = "[batching]\nidle = \"10s\"\nmax_age = \"10s\"\npoll = \"100ms\"\nmax_attempts = 2";
 
 async fn with_deadline(client: &Client, deadline: &str, fallback: &str, body: &Value) -> Reply {
     let headers = [DEFER, ("x-nightbus-deadline", deadline), ("x-nightbus-fallback", fallback)];
@@ -38,11 +38,10 @@ async fn metric(proxy: &Proxy, line: &str) -> f64 {
 async fn a_batch_that_never_ends_is_bought_live_before_the_deadline() {
     let provider = Provider::start(endless()).await;
     let proxy = Proxy::with(&provider, TABLES).await;
-    let reply = with_deadline(&proxy.client, "12s", "sync", &chat("probe-late")).await;
+    let reply = with_deadline(&proxy.client, "24s", "sync", &chat("probe-late")).await;
     assert!(reply.text().ends_with("probe-late"), "{reply:?}");
     assert_eq!(reply.header("x-nightbus-service"), "sync");
-    let waited: u64 = reply.header("x-nightbus-wait-ms").parse().unwrap();
-    assert!((3_000..12_000).contains(&waited), "tried in a batch first, and in time: {waited} ms");
+    // After the deadline it would be an error. How long each step takes is judged under paused time (src/engine/rescue).
     assert_eq!((provider.count("batches"), provider.count("cancelled")), (1, 1), "the batch was tried and given up");
     assert_eq!((provider.count("live_calls"), provider.executions_of("probe-late").await), (1, 1));
     assert_eq!(reply.header("x-nightbus-saved-usd").parse::<f64>().unwrap(), 0.0);
@@ -55,14 +54,14 @@ async fn a_batch_that_never_ends_is_bought_live_before_the_deadline() {
 #[tokio::test]
 async fn of_a_cancelled_batch_only_what_is_missing_is_bought() {
     let provider = Provider::with_faults(&["stuck-in-progress"]).await;
-    let proxy = Proxy::with(&provider, TABLES).await;
+    let proxy = Proxy::with(&provider, &UNHURRIED.replace("10s", "5s")).await;
     let client = &proxy.client;
     // One moment for all: durations would be counted from twelve different ones.
-    let moment = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(13)).to_string();
+    let moment = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(30)).to_string();
     let deadline = moment.as_str();
-    let replies =
-        join_all((0..12).map(|at| async move { with_deadline(client, deadline, "sync", &chat(&probe(at))).await }))
-            .await;
+    let calls =
+        join_all((0..12).map(|at| async move { with_deadline(client, deadline, "sync", &chat(&probe(at))).await }));
+    let replies = proxy.together(12, calls).await;
     let mut live = 0;
     for (at, reply) in replies.iter().enumerate() {
         assert!(reply.text().ends_with(&probe(at)), "{reply:?}");
@@ -82,7 +81,7 @@ async fn a_batchs_answer_that_comes_after_the_bought_one_is_waste_that_shows() {
     let proxy = Proxy::with(&provider, TABLES).await;
     // The cancellation is never heard, and the batch completes after all.
     provider.set_faults(&["cancel-500:always"]);
-    let reply = with_deadline(&proxy.client, "12s", "sync", &chat("probe-twice")).await;
+    let reply = with_deadline(&proxy.client, "24s", "sync", &chat("probe-twice")).await;
     assert_eq!(reply.header("x-nightbus-service"), "sync");
     provider.batch_seconds(1.0).await;
     eventually("the waste is counted", || async {
@@ -104,9 +103,11 @@ async fn without_a_fallback_the_deadline_is_an_error_of_its_own() {
     assert_eq!((reply.status.as_u16(), reply.code().as_str()), (504, "deadline_exceeded"));
     assert_eq!(reply.header("x-nightbus-state"), "failed");
     assert_eq!((provider.count("live_calls"), provider.count("cancelled")), (0, 0));
+    proxy.stop().await;
     // A live call that comes to nothing is no better.
+    let proxy = Proxy::with(&provider, UNHURRIED).await;
     provider.set_faults(&["live-500:always"]);
-    let reply = with_deadline(&proxy.client, "3s", "sync", &chat("probe-failing")).await;
+    let reply = with_deadline(&proxy.client, "8s", "sync", &chat("probe-failing")).await;
     assert_eq!((reply.status.as_u16(), reply.code().as_str()), (504, "deadline_exceeded"));
     assert!(provider.fired("live-500") >= 2);
     proxy.stop().await;
@@ -115,12 +116,13 @@ async fn without_a_fallback_the_deadline_is_an_error_of_its_own() {
 #[tokio::test]
 async fn a_deadline_that_no_batch_can_meet_is_served_live_at_once() {
     let provider = Provider::quick().await;
-    let proxy = Proxy::with(&provider, TABLES).await;
-    let reply = with_deadline(&proxy.client, "3s", "flex,sync", &chat("probe-now")).await;
+    let proxy = Proxy::with(&provider, UNHURRIED).await;
+    let reply = with_deadline(&proxy.client, "20s", "flex,sync", &chat("probe-now")).await;
     assert_eq!((reply.text().ends_with("probe-now"), reply.header("x-nightbus-service")), (true, "flex"));
     assert_eq!((provider.count("batches"), provider.count("live_calls")), (0, 1));
     // One that a batch can meet rides.
-    let reply = with_deadline(&proxy.client, "1d", "flex,sync", &chat("probe-tomorrow")).await;
+    let tomorrow = chat("probe-tomorrow");
+    let reply = proxy.together(1, with_deadline(&proxy.client, "1d", "flex,sync", &tomorrow)).await;
     assert_eq!(reply.header("x-nightbus-service"), "batch");
     proxy.stop().await;
 }
@@ -128,13 +130,13 @@ async fn a_deadline_that_no_batch_can_meet_is_served_live_at_once() {
 #[tokio::test]
 async fn what_was_learned_of_a_models_batches_decides() {
     let provider = Provider::quick().await;
-    provider.batch_seconds(4.0).await;
+    provider.batch_seconds(7.0).await;
     let folder = tempfile::tempdir().unwrap();
     let proxy = Proxy::on_disk(&provider, folder.path(), TABLES).await;
     assert_eq!(proxy.client.held(CHAT, &chat("probe-slow")).await.header("x-nightbus-service"), "batch");
     proxy.stop().await;
     let proxy = Proxy::on_disk(&provider, folder.path(), TABLES).await;
-    let reply = with_deadline(&proxy.client, "7s", "sync", &chat("probe-quicker")).await;
+    let reply = with_deadline(&proxy.client, "14s", "sync", &chat("probe-quicker")).await;
     assert_eq!(reply.header("x-nightbus-service"), "sync", "a batch of this model took longer: {reply:?}");
     assert_eq!(provider.count("batches"), 1);
     let reply = with_deadline(&proxy.client, "10m", "sync", &chat("probe-patient")).await;
@@ -258,20 +260,24 @@ async fn a_live_call_is_tried_again_when_it_was_refused_for_the_moment() {
 #[tokio::test]
 async fn a_lost_answer_is_bought_again_only_when_the_first_call_cannot_run_any_more() {
     let provider = Provider::with_faults(&["model-not-found", "live-cut"]).await;
-    let tables = format!("{TABLES}\n[upstream]\nfirst_byte_timeout = \"2s\"");
+    let tables = format!("{TABLES}\n[upstream]\nfirst_byte_timeout = \"8s\"");
     let proxy = Proxy::with(&provider, &tables).await;
     let reply = falling_back_to(&proxy.client, "sync", &chat("probe-lost")).await;
     assert!(reply.text().ends_with("probe-lost"));
     let waited: u64 = reply.header("x-nightbus-wait-ms").parse().unwrap();
-    assert!(waited >= 2_200, "its time and a tenth: {waited} ms");
+    assert!(waited >= 8_800, "its time and a tenth: {waited} ms");
     assert_eq!(provider.executions_of("probe-lost").await, 2, "the provider executed both");
     assert_eq!(metric(&proxy, "nightbus_live_calls_unsettled_total{service=\"sync\"} ").await, 1.0);
-    // With a deadline before that moment the caller is told, and nothing is bought twice.
-    provider.set_faults(&["live-cut"]);
-    let reply = with_deadline(&proxy.client, "1500ms", "sync", &chat("probe-cut")).await;
+    // With a deadline before that moment the caller is told, and nothing is bought twice, which another call of then is.
+    provider.set_faults(&["live-cut:2"]);
+    let (hurried, patient) = (chat("probe-cut"), chat("probe-patient"));
+    let (reply, again) = tokio::join!(
+        with_deadline(&proxy.client, "7s", "sync", &hurried),
+        falling_back_to(&proxy.client, "sync", &patient)
+    );
     assert_eq!((reply.status.as_u16(), reply.code().as_str()), (504, "deadline_exceeded"));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(provider.executions_of("probe-cut").await, 1);
+    assert!(again.text().ends_with("probe-patient"));
+    assert_eq!((provider.executions_of("probe-cut").await, provider.executions_of("probe-patient").await), (1, 2));
     proxy.stop().await;
 }
 
@@ -279,7 +285,7 @@ async fn a_lost_answer_is_bought_again_only_when_the_first_call_cannot_run_any_m
 /// lose that are paid for.
 async fn survives(point: &str, faults: &[&str], deadline: Option<&str>, lost: u64) {
     let provider = Provider::with_faults(faults).await;
-    let home = Home::new(&provider, &format!("{TABLES}\n[upstream]\nfirst_byte_timeout = \"1s\""));
+    let home = Home::new(&provider, &format!("{TABLES}\n[upstream]\nfirst_byte_timeout = \"5s\""));
     let mut running = home.start_to_die_at(point).await.unwrap();
     let mut ids = Vec::new();
     for at in 0..8 {
