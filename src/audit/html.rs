@@ -48,8 +48,8 @@ fn head(page: &mut String, report: &Report) {
     push(
         page,
         format_args!(
-            "<h1>What could have waited</h1>\n<p class=\"soft\">{} calls, {}. Amounts as logged, else by the price list of {}.</p>\n",
-            number(report.totals.calls),
+            "<h1>What could have waited</h1>\n<p class=\"soft\">{}, {}. Amounts as logged, else by the price list of {}.</p>\n",
+            calls(report.totals.calls),
             escape(&period),
             escape(&report.prices_as_of)
         ),
@@ -60,7 +60,7 @@ fn head(page: &mut String, report: &Report) {
     let tiles = [
         (
             report.totals.spend_usd.map_or_else(unknown, usd),
-            format!("spent on {} calls with a known price", number(report.totals.priced)),
+            format!("spent on {} with a known price", calls(report.totals.priced)),
         ),
         (share, "of the live spend could wait".to_owned()),
         (savings.per_month_usd.map_or_else(unknown, usd), "saved in 30 days by deferring it".to_owned()),
@@ -306,6 +306,10 @@ fn axis_usd(amount: f64) -> String {
 
 fn count(number: f64) -> String {
     grouped(&format!("{number:.0}"))
+}
+
+fn calls(count: u64) -> String {
+    format!("{} call{}", number(count), if count == 1 { "" } else { "s" })
 }
 
 fn number(number: u64) -> String {

@@ -139,7 +139,9 @@ fn summary(report: &Report) -> Vec<(String, String)> {
         human::number(totals.output_tokens)
     );
     let spend = match totals.spend_usd {
-        Some(usd) => format!("{} for {} calls with a known price", human::dollars(usd), human::number(totals.priced)),
+        Some(usd) => {
+            format!("{} for {} with a known price", human::dollars(usd), human::counted(totals.priced, "call"))
+        }
         None => "unknown: no call has a known price".to_owned(),
     };
     let share = savings.could_wait_share.map_or_else(

@@ -141,8 +141,8 @@ fn in_all(answer: &Value, totals: &Value) -> Vec<(String, String)> {
         pairs.push((
             "observed",
             format!(
-                "{} calls could have waited: {} live, {} less by batch",
-                human::number(human::count(observed, "requests")),
+                "{} could have waited: {} live, {} less by batch",
+                human::counted(human::count(observed, "requests"), "call"),
                 usd(observed, "live_usd"),
                 usd(observed, "would_save_usd")
             ),
@@ -245,9 +245,9 @@ async fn observed(client: &AdminClient, args: &SavingsArgs, out: Output) -> anyh
     }
     let (saved, live) = amounts(observed, "would_save_usd", "live_usd");
     output::line(&format!(
-        "{} of {} calls could have waited. They cost {} live; by batch {} less ({}).",
+        "{} of {} could have waited. They cost {} live; by batch {} less ({}).",
         human::number(calls),
-        human::number(human::count(answer.get("totals").unwrap_or(&none), "requests")),
+        human::counted(human::count(answer.get("totals").unwrap_or(&none), "requests"), "call"),
         human::usd(live),
         human::usd(saved),
         share(saved, live)

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::cli::http::{Answer, HttpClient, HttpError};
 use crate::config::TlsRoots;
+use crate::domain::money::Money;
 
 /// What the simulator charges for.
 pub(super) const MODEL: &str = "gpt-6-luna";
@@ -61,9 +62,9 @@ pub(super) struct JobReport {
     /// Answers that came with their price.
     pub(super) priced: u64,
     /// Sum of `x-nightbus-cost-usd`.
-    pub(super) paid_usd: f64,
+    pub(super) paid: Money,
     /// Sum of `x-nightbus-saved-usd`.
-    pub(super) saved_usd: f64,
+    pub(super) saved: Money,
     /// From the first call to the last answer.
     pub(super) took: Duration,
 }
@@ -95,8 +96,8 @@ impl JobReport {
         let prices = (usd(&answer.headers, "x-nightbus-cost-usd"), usd(&answer.headers, "x-nightbus-saved-usd"));
         if let (Some(paid), Some(saved)) = prices {
             self.priced += 1;
-            self.paid_usd += paid;
-            self.saved_usd += saved;
+            self.paid += paid;
+            self.saved += saved;
         }
     }
 
@@ -180,7 +181,7 @@ fn read(body: &[u8]) -> Option<(String, String)> {
     Some((answer.get("label")?.as_str()?.to_owned(), answer.get("review")?.as_str()?.to_owned()))
 }
 
-fn usd(headers: &HeaderMap, name: &str) -> Option<f64> {
+fn usd(headers: &HeaderMap, name: &str) -> Option<Money> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
@@ -235,6 +236,6 @@ mod tests {
         report.add("a", Ok(answer("mixed", "a", headers.clone())));
         headers.insert("x-nightbus-saved-usd", "0.25".parse().unwrap());
         report.add("b", Ok(answer("mixed", "b", headers)));
-        assert_eq!((report.priced, report.paid_usd, report.saved_usd), (1, 0.5, 0.25));
+        assert_eq!((report.priced, report.paid.as_usd_f64(), report.saved.as_usd_f64()), (1, 0.5, 0.25));
     }
 }

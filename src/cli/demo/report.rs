@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::job::{JobReport, MODEL};
 use crate::cli::human;
+use crate::domain::money::Money;
 
 /// Calls, batches, time and money.
 pub(super) fn table(report: &JobReport, calls: u64, batches: u64) -> Vec<(String, String)> {
@@ -15,8 +16,8 @@ pub(super) fn table(report: &JobReport, calls: u64, batches: u64) -> Vec<(String
         ("Answered", format!("{}{own}", human::number(report.answered))),
         ("Batches", human::number(batches)),
         ("Time", human::span(report.took)),
-        ("Live price", priced(report, report.paid_usd + report.saved_usd)),
-        ("Paid", priced(report, report.paid_usd)),
+        ("Live price", priced(report, report.paid + report.saved)),
+        ("Paid", priced(report, report.paid)),
         ("Saved", saved(report)),
     ];
     if report.flown > 0 {
@@ -33,25 +34,27 @@ pub(super) fn table(report: &JobReport, calls: u64, batches: u64) -> Vec<(String
 }
 
 /// Never a guess: without prices the amount is unknown, with some it says for how many.
-fn priced(report: &JobReport, amount: f64) -> String {
+fn priced(report: &JobReport, amount: Money) -> String {
     match report.priced {
         0 => "unknown".to_owned(),
-        priced if priced < report.answered => format!("{} for {priced} of the answers", human::usd(amount)),
-        _ => human::usd(amount),
+        priced if priced < report.answered => {
+            format!("{} for {priced} of the answers", human::usd(amount.as_usd_f64()))
+        }
+        _ => human::usd(amount.as_usd_f64()),
     }
 }
 
 fn saved(report: &JobReport) -> String {
-    let live = report.paid_usd + report.saved_usd;
-    if report.priced == 0 || live <= 0.0 {
-        return priced(report, report.saved_usd);
+    let live = report.paid + report.saved;
+    if report.priced == 0 || live <= Money::ZERO {
+        return priced(report, report.saved);
     }
-    format!("{} ({:.0} %)", priced(report, report.saved_usd), 100.0 * report.saved_usd / live)
+    format!("{} ({:.0} %)", priced(report, report.saved), 100.0 * report.saved.as_usd_f64() / live.as_usd_f64())
 }
 
 /// The same for programs; money is null where no price is known.
 pub(super) fn json(report: &JobReport, calls: u64, batches: u64) -> Value {
-    let money = |amount: f64| if report.priced == 0 { Value::Null } else { json!(amount) };
+    let money = |amount: Money| if report.priced == 0 { Value::Null } else { json!(amount.as_usd_f64()) };
     json!({
         "calls": calls,
         "answered": report.answered,
@@ -63,9 +66,9 @@ pub(super) fn json(report: &JobReport, calls: u64, batches: u64) -> Value {
         "seconds": report.took.as_secs_f64(),
         "labels": report.labels,
         "priced": report.priced,
-        "live_usd": money(report.paid_usd + report.saved_usd),
-        "paid_usd": money(report.paid_usd),
-        "saved_usd": money(report.saved_usd),
+        "live_usd": money(report.paid + report.saved),
+        "paid_usd": money(report.paid),
+        "saved_usd": money(report.saved),
     })
 }
 
@@ -101,8 +104,8 @@ mod tests {
     use super::*;
 
     fn report(answered: u64, priced: u64) -> JobReport {
-        let took = Duration::from_millis(5_200);
-        JobReport { answered, priced, paid_usd: 0.005, saved_usd: 0.005, took, ..JobReport::default() }
+        let (took, half_a_cent) = (Duration::from_millis(5_200), "0.005".parse().unwrap());
+        JobReport { answered, priced, paid: half_a_cent, saved: half_a_cent, took, ..JobReport::default() }
     }
 
     fn value(rows: &[(String, String)], name: &str) -> Option<String> {

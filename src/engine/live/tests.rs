@@ -108,7 +108,9 @@ fn an_answer_that_cannot_be_read_was_executed_and_is_not_bought_again() {
 fn pauses_grow_and_no_provider_may_ask_for_more_than_ten_minutes() {
     let sync = record(&[Service::Sync], Some(Micros(9)));
     for (tries, most) in [(1, 1), (2, 2), (3, 4), (20, 60)] {
-        let After::Again(pause) = after(&sync, Service::Sync, &refused(500, "", None), tries) else { panic!("{tries}") };
+        let After::Again(pause) = after(&sync, Service::Sync, &refused(500, "", None), tries) else {
+            panic!("{tries}")
+        };
         let most = Duration::from_secs(most);
         assert!((most * 3 / 4..=most).contains(&pause), "{tries}: {pause:?}");
     }

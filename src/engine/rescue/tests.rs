@@ -449,7 +449,11 @@ fn a_rescue_says_when_something_is_due_next() {
     let mut rescue = Rescue { schedule: Some(schedule), cancelled: false, bought: false };
     let halves = |halves: u64| Some(Duration::from_millis(500 * halves));
     let moments = [80, 199, 200, 201, 399, 400, 500];
-    assert_eq!(moments.map(|now| rescue.bound(at(now))), [120, 2, 200, 199, 2, 2, 2].map(halves), "a call needs a second");
+    assert_eq!(
+        moments.map(|now| rescue.bound(at(now))),
+        [120, 2, 200, 199, 2, 2, 2].map(halves),
+        "a call needs a second"
+    );
     assert_eq!(moments.map(|now| rescue.pause(at(now))), [120, 1, 2, 2, 1, 0, 0].map(halves), "a look each second");
     rescue.bought = true;
     assert_eq!(moments.map(|now| (rescue.bound(at(now)), rescue.pause(at(now)))), [(None, None); 7]);

@@ -56,7 +56,10 @@ fn what_a_live_call_would_meet_as_well_goes_to_no_other_service() {
     let own = Refusal::from_fault(&fault("model_not_found"));
     assert_eq!(own.fall_back, None, "a line's own fault is its caller's");
     let body: serde_json::Value = serde_json::from_slice(&own.body.unwrap()).unwrap();
-    assert_eq!((body["error"]["param"].as_str(), body["error"]["code"].as_str()), (Some("model"), Some("model_not_found")));
+    assert_eq!(
+        (body["error"]["param"].as_str(), body["error"]["code"].as_str()),
+        (Some("model"), Some("model_not_found"))
+    );
 }
 
 #[test]
